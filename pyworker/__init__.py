@@ -1,0 +1,37 @@
+"""PyWorker: the worker side of serverless GPU inference.
+
+A daemon on every GPU instance, next to a model server. It tells when the model is ready (and why not), measures perf,
+proxies signed requests, and reports load and health to the Serverless engine.
+
+The map, top down; imports point down, and what stands on one line does not know its neighbours::
+
+    cli                     the command line: up, run, engine, status
+    instance  local_engine  `up`: processes side by side · a Serverless engine on one machine
+    worker                  builds every part once, runs them, drains on a signal
+    console                 what a person looks at: status as JSON, terminal view, admin port
+    server                  what clients talk to: app (routes, TLS), proxy (a request's life), relay (bytes)
+    model  engine           the model server: connection, log_tail, measure, startup · the engine: client, reporter
+    handler                 an author's handler at work, its functions fenced
+    config  settings  logs  what an author writes · what the instance says · log lines
+    core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, lifecycle,
+                            log_lines, benchmark, errors
+
+Public names are what handlers and ``worker.py`` files use.
+"""
+
+from pyworker.config import BenchmarkConfig, ConfigError, HandlerConfig, LogActionConfig, WorkerConfig
+from pyworker.core.errors import JsonDataException
+from pyworker.settings import SettingsError, setting
+from pyworker.worker import Worker
+
+__all__ = [
+    "BenchmarkConfig",
+    "ConfigError",
+    "HandlerConfig",
+    "JsonDataException",
+    "LogActionConfig",
+    "SettingsError",
+    "Worker",
+    "WorkerConfig",
+    "setting",
+]

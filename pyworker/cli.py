@@ -1,0 +1,198 @@
+"""The command line: up, run, engine, status."""
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import runpy
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from pyworker.config import ConfigError, WorkerConfig
+from pyworker.console import terminal
+from pyworker.instance.local import WORKER_PORT, LocalOptions
+from pyworker.instance.local import run as run_local
+from pyworker.instance.parent import end_with
+from pyworker.instance.unattended import run as run_unattended
+from pyworker.local_engine.serve import EngineOptions, serve
+from pyworker.logs import set_up_logging
+from pyworker.settings import LOCAL_WORKSPACE, SettingsError, setting
+from pyworker.worker import Worker
+
+USAGE_ERROR: Final = 2
+"""Exit status of a wrong call or a wrong configuration."""
+
+
+class UserError(Exception):
+    """What the user asked for cannot be done; one line that says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.parent:
+        end_with(options.parent)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except (UserError, ConfigError) as error:
+        print(f"pyworker: {error}", file=sys.stderr)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"pyworker: {problem}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return USAGE_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("pyworker", description="The worker side of serverless GPU inference.")
+    parser.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_up(commands)
+    run = commands.add_parser("run", help="run a worker: a module (handlers.llama) or a file (worker.py)")
+    run.add_argument("what", metavar="MODULE_OR_FILE")
+    run.set_defaults(command=_run)
+    engine = commands.add_parser("engine", help="a Serverless engine on this machine, for trying workers")
+    engine.add_argument("--host", default=EngineOptions().host)
+    engine.add_argument("--port", type=int, default=EngineOptions().port)
+    engine.add_argument(
+        "--api-key", default=EngineOptions().api_key, help="what clients show (default: %(default)s)"
+    )
+    engine.add_argument(
+        "--endpoint", default=EngineOptions().endpoint, help="its one endpoint (default: %(default)s)"
+    )
+    engine.add_argument(
+        "--data-dir", type=Path, help="folder of its key, kept for the next start (default: none)"
+    )
+    engine.set_defaults(command=_engine)
+    status = commands.add_parser("status", help="what a running worker is doing, and why it is not ready")
+    status.add_argument("--json", action="store_true", help="for machines")
+    status.add_argument(
+        "--admin-port",
+        type=int,
+        default=_default_port("ADMIN_PORT", _default_port("WORKER_PORT", WORKER_PORT) + 2),
+    )
+    status.set_defaults(command=_status)
+    return parser
+
+
+def _add_up(commands: Any) -> None:
+    up = commands.add_parser(
+        "up", help="start model server and worker side by side (locally: the engine too)"
+    )
+    up.add_argument("--once", action="store_true", help="local mode: exit after the first answer")
+    up.add_argument(
+        "--worker-port",
+        type=int,
+        default=_default_port("WORKER_PORT", WORKER_PORT),
+        help="default: %(default)s",
+    )
+    up.add_argument("--engine-port", type=int, default=8080, help="default: %(default)s")
+    up.add_argument("--model-port", type=int, default=18000, help="default: %(default)s")
+    up.set_defaults(command=_up)
+
+
+def _default_port(name: str, default: int) -> int:
+    text = setting(name)
+    return int(text) if text.isdigit() else default
+
+
+# The commands...
+
+
+def _up(options: argparse.Namespace) -> int:
+    if setting("CONTAINER_ID"):
+        return asyncio.run(run_unattended())
+    local = LocalOptions(
+        folder=Path(setting("WORKSPACE_DIR", LOCAL_WORKSPACE)),
+        worker_port=options.worker_port,
+        engine_port=options.engine_port,
+        model_port=options.model_port,
+        once=options.once,
+    )
+    return asyncio.run(run_local(local, dict(os.environ), Console()))  # noqa: TID251 - what the started processes inherit
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run what the user names. A file that starts its worker itself has done so when it returns."""
+    what: str = options.what
+    started = _StartedWorkers()
+    names = _names_of(what)
+    if started.any():
+        return 0
+    found = names.get("worker") or names.get("config")
+    if isinstance(found, WorkerConfig):
+        found = Worker(found)
+    if not isinstance(found, Worker):
+        raise UserError(f"{what} starts no worker and defines no `config = WorkerConfig(...)`")
+    found.run()
+    return 0
+
+
+class _StartedWorkers:
+    """Notices whether a worker was run since this was made."""
+
+    def __init__(self) -> None:
+        self._before = Worker.runs
+
+    def any(self) -> bool:
+        return Worker.runs > self._before
+
+
+def _names_of(what: str) -> dict[str, Any]:
+    path = Path(what)
+    if path.suffix == ".py" or path.is_file():
+        if not path.is_file():
+            raise UserError(f"there is no file {what}")
+        sys.path.insert(0, str(path.resolve().parent))
+        return runpy.run_path(what, run_name="__main__")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        known = importlib.util.find_spec(what) is not None
+    except ModuleNotFoundError:
+        known = False
+    if not known:
+        raise UserError(
+            f"there is no module {what} (and no file of that name); shipped ones are named handlers.NAME"
+        )
+    return runpy.run_module(what, run_name="__main__", alter_sys=True)
+
+
+def _engine(options: argparse.Namespace) -> int:
+    set_up_logging("INFO", "text")
+    engine = EngineOptions(
+        host=options.host,
+        port=options.port,
+        api_key=options.api_key,
+        endpoint=options.endpoint,
+        data_dir=options.data_dir,
+    )
+    try:
+        asyncio.run(serve(engine))
+    except OSError as error:
+        raise UserError(str(error)) from error
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    url = f"http://127.0.0.1:{options.admin_port}/pyworker/status"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            picture: dict[str, Any] = json.load(answer)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise UserError(
+            f"no worker answers on admin port {options.admin_port} ({error}); --admin-port names another"
+        ) from error
+    if options.json:
+        print(json.dumps(picture, indent=2))
+    else:
+        terminal.show(picture, Console())
+    return 0 if picture["state"] == "ready" else 1

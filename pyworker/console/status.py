@@ -1,0 +1,117 @@
+"""The state of a worker in one JSON object: what `pyworker status` prints and the admin port serves."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyworker.core.ledger import Ledger, Outcome
+from pyworker.core.lifecycle import Lifecycle
+from pyworker.engine.reporter import Delivery, Reporter
+from pyworker.handler import Handler
+from pyworker.model.log_tail import LogTail
+from pyworker.model.startup import Startup
+from pyworker.server.proxy import Proxy
+from pyworker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a running worker that status is read from."""
+
+    settings: Settings
+    lifecycle: Lifecycle
+    ledger: Ledger
+    proxy: Proxy
+    startup: Startup
+    reporter: Reporter
+    tail: LogTail | None
+    handlers: Sequence[Handler]
+    model_url: str
+
+
+def status(parts: Parts) -> dict[str, Any]:
+    """A JSON-ready picture of the worker now. Loads in the handlers' unit, times in seconds; holds no secret."""
+    now = time.monotonic()
+    life = parts.lifecycle
+    return {
+        "state": life.state.value,
+        "seconds_in_state": round(life.seconds_in_state(now), 3),
+        "uptime": round(now - life.started_at, 3),
+        "why": why_not_ready(parts),
+        "loadtime": life.load_time,
+        "perf": life.perf,
+        "benchmark": _benchmark(parts.startup),
+        "history": [
+            {"state": phase.state.value, "at": round(phase.since - life.started_at, 3)}
+            for phase in life.history
+        ],
+        "requests": _requests(parts.ledger),
+        "lanes": {
+            "serial": {"running": parts.proxy.serial.running, "waiting": parts.proxy.serial.waiting},
+            "parallel": {"running": parts.proxy.parallel.running, "waiting": 0},
+        },
+        "engine": {
+            "addresses": list(parts.settings.report_addrs),
+            "worker_status": _delivery(parts.reporter.statuses, now),
+            "delete_requests": {
+                **_delivery(parts.reporter.ends, now),
+                "unreported": parts.ledger.unreported_ends,
+            },
+        },
+        "routes": [handler.route for handler in parts.handlers],
+        "public_url": parts.settings.public_url,
+        "model_server": parts.model_url,
+        "model_log": {
+            "path": str(parts.tail.path) if parts.tail else None,
+            "last_line": (parts.tail.last_lines or [""])[-1] if parts.tail else None,
+        },
+        "unsecured": parts.settings.unsecured,
+        "settings_given": list(parts.settings.given),
+    }
+
+
+def why_not_ready(parts: Parts) -> str:
+    """One line: what the worker waits for; empty when it is ready."""
+    state = parts.lifecycle.state.value
+    waits = {
+        "loading": "waiting for the model server: no loaded line in its log and no 200 from its health route yet",
+        "proving": f"the proving request has not succeeded yet: {parts.startup.last_proof or 'it is under way'}",
+        "benchmarking": "measuring perf",
+        "confirming": "waiting for the engine's public key, or for the health route",
+        "errored": parts.lifecycle.error,
+        "draining": "finishing what runs, then leaving",
+    }
+    return waits.get(state, "")
+
+
+def _benchmark(startup: Startup) -> dict[str, Any] | None:
+    found = startup.result
+    if found is None:
+        return None
+    return {"median": found.median, "best": found.best, "spread": found.spread, "runs": list(found.runs)}
+
+
+def _requests(ledger: Ledger) -> dict[str, Any]:
+    def pair(load: float, count: int) -> dict[str, float]:
+        return {"load": load, "count": count}
+
+    ended = ledger.ended
+    return {
+        "received": pair(ledger.received.load, ledger.received.count),
+        "rejected": pair(ledger.rejected.load, ledger.rejected.count),
+        "served": pair(ended[Outcome.SERVED].load, ended[Outcome.SERVED].count),
+        "failed": pair(ended[Outcome.FAILED].load, ended[Outcome.FAILED].count),
+        "cancelled": pair(ended[Outcome.CANCELLED].load, ended[Outcome.CANCELLED].count),
+        "in_flight": pair(ledger.load_in_flight, len(ledger.in_flight)),
+    }
+
+
+def _delivery(delivery: Delivery, now: float) -> dict[str, Any]:
+    since = delivery.last_acknowledged
+    return {
+        "acknowledged": delivery.acknowledged,
+        "failures_in_a_row": delivery.failures,
+        "last_error": delivery.last_error if delivery.failures else "",
+        "seconds_since_acknowledged": None if since is None else round(now - since, 3),
+    }

@@ -1,0 +1,197 @@
+"""What each request cost and what became of it.
+
+The promise, at every instant, in load and in count:
+``received = rejected + admitted`` and ``admitted = served + failed + cancelled + in flight``.
+
+Totals count from the start; what the engine has acknowledged is a second set of totals, and a report is the
+difference. So a report that fails loses nothing, and what settles while one is on its way belongs to the next.
+
+Loads are in the handler's unit, every ``now`` is monotonic seconds. Entries are told apart by themselves: two requests
+with one ``request_idx`` are two.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+MAX_ENDED: Final = 100_000
+"""Ends kept while the engine cannot be reached (some 20 MB); past it the oldest go and are counted in ``lost_ends``."""
+
+
+class Outcome(Enum):
+    """How a request ended, in the wire's words."""
+
+    SERVED = "Success"
+    FAILED = "Error"
+    CANCELLED = "Cancelled"
+    REJECTED = "Rejected"
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One request from the moment it was admitted. Times are monotonic seconds, None where never reached."""
+
+    request_idx: int
+    load: float
+    entered_at: float
+    route: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class Sums:
+    """A load and a count for each thing that can become of a request."""
+
+    load: float = 0.0
+    count: int = 0
+
+    def add(self, load: float) -> None:
+        self.load += load
+        self.count += 1
+
+    def take_back(self, load: float) -> None:
+        self.load -= load
+        self.count -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the engine is told: increments since the last acknowledged report, and what is in flight now."""
+
+    new_load: float
+    rejected_load: float
+    served_load: float
+    current_load: float
+    working: tuple[int, ...]
+    received: int
+    # The totals this report brings the engine up to: what `Ledger.taken` needs.
+    totals: tuple[float, float, float] = field(repr=False)
+
+
+class Ledger:
+    """The accounts of one worker."""
+
+    def __init__(self, *, max_ended: int = MAX_ENDED) -> None:
+        # What happened since the start; never reset.
+        self.admitted = Sums()
+        self.rejected = Sums()
+        self.ended = {outcome: Sums() for outcome in (Outcome.SERVED, Outcome.FAILED, Outcome.CANCELLED)}
+        self.lost_ends = 0
+        self.changes = 0
+        """Grows with every change: whoever remembers it can tell whether a report would say something new."""
+        # What is true now.
+        self._in_flight: dict[Entry, None] = {}
+        self._load_in_flight = 0.0
+        # What the engine has not acknowledged yet.
+        self._max_ended = max_ended
+        self._acknowledged = (0.0, 0.0, 0.0)
+        self._unreported: deque[Entry] = deque()
+
+    # The life of a request...
+
+    def enter(self, request_idx: int, load: float, now: float, *, route: str = "") -> Entry:
+        """Admit a request of ``load``; it is in flight until `settle`."""
+        entry = Entry(request_idx, load, now, route)
+        self.admitted.add(load)
+        self._in_flight[entry] = None
+        self._load_in_flight += load
+        self.changes += 1
+        return entry
+
+    def start(self, entry: Entry, now: float) -> None:
+        """The request left the queue: the model server works on it from ``now``."""
+        entry.started_at = now
+
+    def settle(self, entry: Entry, outcome: Outcome, now: float) -> None:
+        """End an admitted request; REJECTED: it was turned away after all. A second settling is our bug (KeyError)."""
+        del self._in_flight[entry]
+        self._load_in_flight = self._load_in_flight - entry.load if self._in_flight else 0.0
+        entry.outcome = outcome
+        entry.ended_at = now
+        if outcome is Outcome.REJECTED:
+            self.admitted.take_back(entry.load)
+            self.rejected.add(entry.load)
+        else:
+            self.ended[outcome].add(entry.load)
+        self._remember(entry)
+
+    def reject(self, request_idx: int | None, load: float, now: float, *, route: str = "") -> None:
+        """Count a signed request that was turned away; without a usable index only its load can be told."""
+        self.rejected.add(load)
+        self.changes += 1
+        if request_idx is not None:
+            self._remember(Entry(request_idx, load, now, route, None, now, Outcome.REJECTED))
+
+    def _remember(self, entry: Entry) -> None:
+        self.changes += 1
+        self._unreported.append(entry)
+        if len(self._unreported) > self._max_ended:
+            self._unreported.popleft()
+            self.lost_ends += 1
+
+    # What is in flight...
+
+    @property
+    def load_in_flight(self) -> float:
+        return self._load_in_flight
+
+    @property
+    def in_flight(self) -> tuple[Entry, ...]:
+        return tuple(self._in_flight)
+
+    @property
+    def idle(self) -> bool:
+        return not self._in_flight
+
+    @property
+    def received(self) -> Sums:
+        return Sums(self.admitted.load + self.rejected.load, self.admitted.count + self.rejected.count)
+
+    # What the engine is told...
+
+    def report(self) -> Report:
+        """What is true now and what is new since the last report `taken`; changes nothing."""
+        totals = (
+            self.admitted.load - self.ended[Outcome.CANCELLED].load,
+            self.rejected.load,
+            self.ended[Outcome.SERVED].load,
+        )
+        new, rejected, served = (
+            total - known for total, known in zip(totals, self._acknowledged, strict=True)
+        )
+        if (
+            new < 0
+        ):  # more was cancelled or turned away than admitted: the wire has no negative, the rest is carried over
+            totals = (self._acknowledged[0], *totals[1:])
+            new = 0.0
+        return Report(
+            new_load=new,
+            rejected_load=rejected,
+            served_load=served,
+            current_load=math.fsum(entry.load for entry in self._in_flight),
+            working=tuple(entry.request_idx for entry in self._in_flight),
+            received=self.received.count,
+            totals=totals,
+        )
+
+    def taken(self, report: Report) -> None:
+        """The engine has acknowledged ``report``: the next one starts where it ended."""
+        self._acknowledged = report.totals
+
+    @property
+    def unreported_ends(self) -> int:
+        return len(self._unreported)
+
+    def ends(self, most: int) -> tuple[Entry, ...]:
+        """The oldest requests whose end the engine has not acknowledged, in order; changes nothing."""
+        return tuple(entry for entry, _ in zip(self._unreported, range(most), strict=False))
+
+    def ends_taken(self, ends: tuple[Entry, ...]) -> None:
+        """The engine has acknowledged these ends. Some may have been dropped meanwhile."""
+        taken = set(map(id, ends))
+        while self._unreported and id(self._unreported[0]) in taken:
+            self._unreported.popleft()

@@ -1,0 +1,292 @@
+"""The only file that knows a JSON field name, both directions.
+
+Names on the wire stay as they are, odd spellings included (``num_requests_recieved``).
+"""
+
+import base64
+import binascii
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from pyworker.core.errors import InvalidRequest
+
+PROTOCOL_VERSION: Final = "1.1.0"
+"""What the engine compares; it treats an unknown one as an error. Not our release number."""
+
+STATUS_PATH: Final = "/worker_status/"
+DELETE_PATH: Final = "/delete_requests/"
+PUBKEY_PATH: Final = "/pubkey/"
+GRANT_HEADER: Final = "X-Auth-Data"
+SESSION_HEADER: Final = "X-Session-Id"
+
+_MISSING: Final = "missing parameter"
+
+
+# What a client sends...
+
+
+class _Auth(msgspec.Struct):
+    """``auth_data`` before anything but ``url`` and ``signature`` is looked at."""
+
+    url: Any = msgspec.UNSET
+    signature: Any = msgspec.UNSET
+    cost: Any = msgspec.UNSET
+    endpoint: Any = msgspec.UNSET
+    reqnum: Any = msgspec.UNSET
+    request_idx: Any = msgspec.UNSET
+
+
+class _Envelope(msgspec.Struct):
+    auth_data: _Auth
+    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    session_id: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the engine allowed: one request (or more) of ``cost`` load on the worker at ``url``."""
+
+    url: str
+    signature: str
+    cost: float
+    endpoint: str
+    reqnum: int
+    request_idx: int
+
+
+class Envelope:
+    """A client's request with its payload kept as the bytes it came in.
+
+    Until the signature holds only `url` and `signature` may be used; then `grant` checks the rest.
+    """
+
+    __slots__ = ("_auth", "payload", "session_id", "signature", "url")
+
+    def __init__(self, auth: _Auth, payload: bytes | None, session_id: Any) -> None:
+        self._auth = auth
+        self.payload = payload
+        self.session_id = session_id
+        self.url: str = auth.url if isinstance(auth.url, str) else ""
+        self.signature: str = auth.signature if isinstance(auth.signature, str) else ""
+
+    def request_idx(self) -> int | None:
+        """The index the engine knows the request by, if it is one."""
+        index = self._auth.request_idx
+        return index if _is_index(index) else None
+
+    def grant(self, *, signed: bool = True) -> Grant:
+        """The checked grant; with ``signed`` false (UNSECURED) missing fields get defaults.
+
+        Raises `InvalidRequest` with one entry for each field that is missing or wrong.
+        """
+        auth = self._auth
+        wrong: dict[str, str] = {}
+        cost = _number(auth.cost)
+        if signed or auth.cost is not msgspec.UNSET:
+            _note(wrong, "cost", auth.cost, cost is not None, "a number, 0 or more")
+        if signed or auth.endpoint is not msgspec.UNSET:
+            _note(wrong, "endpoint", auth.endpoint, isinstance(auth.endpoint, str), "a string")
+        if signed or auth.reqnum is not msgspec.UNSET:
+            _note(wrong, "reqnum", auth.reqnum, _is_index(auth.reqnum), "a whole number, 0 or more")
+        _note(
+            wrong, "request_idx", auth.request_idx, _is_index(auth.request_idx), "a whole number, 0 or more"
+        )
+        problems: dict[str, Any] = {"auth_data": wrong} if wrong else {}
+        if self.payload is None:
+            problems["payload"] = "field missing"
+        if self.session_id is not None and not isinstance(self.session_id, str):
+            problems["session_id"] = "must be a string or null"
+        if problems:
+            raise InvalidRequest(problems)
+        return Grant(
+            url=self.url,
+            signature=self.signature,
+            cost=cost or 0.0,
+            endpoint=auth.endpoint if isinstance(auth.endpoint, str) else "",
+            reqnum=auth.reqnum if _is_index(auth.reqnum) else 0,
+            request_idx=auth.request_idx,
+        )
+
+
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+_auth_decoder = msgspec.json.Decoder(_Auth)
+
+
+def parse_envelope(body: bytes, *, signed: bool = True) -> Envelope:
+    """Read a request body in one pass; the payload stays raw.
+
+    Raises `InvalidRequest` for what is not JSON, not an object, or has no usable ``auth_data``
+    (with ``signed``: no string ``url`` and ``signature`` in it).
+    """
+    try:
+        parsed = _envelope_decoder.decode(body)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidRequest(_why_no_envelope(body)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest({"error": "invalid JSON"}) from error
+    payload = None if parsed.payload is msgspec.UNSET else bytes(parsed.payload)
+    return _checked(Envelope(parsed.auth_data, payload, parsed.session_id), parsed.auth_data, signed=signed)
+
+
+def parse_grant_header(header: str, session_id: str | None, *, signed: bool = True) -> Envelope:
+    """Read the grant of an ``X-Auth-Data`` header: base64 of the JSON ``auth_data``; the body is the payload.
+
+    Raises `InvalidRequest` as `parse_envelope` does.
+    """
+    try:
+        auth = _auth_decoder.decode(base64.b64decode(header, validate=True))
+    except (binascii.Error, ValueError, RecursionError) as error:
+        raise InvalidRequest({"auth_data": f"{GRANT_HEADER} is not base64 of a JSON object"}) from error
+    return _checked(Envelope(auth, b"", session_id), auth, signed=signed)
+
+
+def _checked(envelope: Envelope, auth: _Auth, *, signed: bool) -> Envelope:
+    wrong: dict[str, str] = {}
+    for name, value in (("url", auth.url), ("signature", auth.signature)):
+        if signed or value is not msgspec.UNSET:
+            _note(wrong, name, value, isinstance(value, str), "a string")
+    if wrong:
+        raise InvalidRequest({"auth_data": wrong})
+    return envelope
+
+
+def _why_no_envelope(body: bytes) -> dict[str, Any]:
+    """Name what `_Envelope` could not be read from."""
+    try:
+        parsed = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.ValidationError, RecursionError):
+        return {"error": "the body must be one JSON object"}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {"error": "invalid JSON"}
+    if "auth_data" not in parsed:
+        missing = {"auth_data": "field missing"}
+        return missing if "payload" in parsed else {**missing, "payload": "field missing"}
+    return {"auth_data": "must be an object"}
+
+
+def _note(wrong: dict[str, str], name: str, value: Any, good: bool, wanted: str) -> None:  # noqa: FBT001 - internal
+    if value is msgspec.UNSET:
+        wrong[name] = _MISSING
+    elif not good:
+        wrong[name] = f"must be {wanted}"
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _number(value: Any) -> float | None:
+    """A cost: it arrives as a string or a number."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def decode_payload(raw: bytes) -> Any:
+    """The payload as Python values, for a handler that wants to look at it. Raises `InvalidRequest`."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest({"payload": "invalid JSON"}) from error
+
+
+def encode(value: Any) -> bytes:
+    """JSON bytes of plain values and wire structs."""
+    return msgspec.json.encode(value)
+
+
+def encode_payload(value: Any) -> bytes:
+    """JSON bytes of a payload a handler changed: like `encode`, but numbers JSON has no word for raise ValueError."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+# What the signature covers...
+
+
+def signed_message(url: str) -> bytes:
+    """The text under a grant's signature: the URL alone, so it is the same for every request to one worker."""
+    return json.dumps({"url": url}, indent=4, sort_keys=True).encode()
+
+
+# What the worker tells the engine...
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST `STATUS_PATH`. Units: load, load per second (perf), GiB, seconds."""
+
+    id: int
+    mtoken: str
+    loadtime: float
+    cur_load: float
+    rej_load: float
+    new_load: float
+    max_perf: float
+    cur_perf: float
+    num_requests_working: int
+    num_requests_recieved: int
+    error_msg: str
+    additional_disk_usage: float
+    disk_usage: float
+    working_request_idxs: tuple[int, ...]
+    url: str
+    version: str = PROTOCOL_VERSION
+    cur_capacity: float = 0
+    max_capacity: float = 0
+
+
+class EndedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of `DeleteRequests`. Times are Unix seconds, 0 where never reached."""
+
+    request_idx: int
+    success: bool
+    status: str
+    entered_queue_at: float
+    work_started_at: float
+    work_completed_at: float
+
+
+class DeleteRequests(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST `DELETE_PATH`: requests that ended."""
+
+    worker_id: int
+    mtoken: str
+    requests: tuple[EndedRequest, ...]
+
+
+# What the engine says, as the local engine and clients of ours read and write it...
+
+
+class RouteRequest(msgspec.Struct, kw_only=True):
+    """Body of POST /route/."""
+
+    endpoint: str
+    api_key: str = ""
+    cost: float | str = 100.0
+    request_idx: int | None = None
+    replay_timeout: float | None = None
+
+
+class RouteAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of /route/ when a worker is free: the ``auth_data`` of the request to come."""
+
+    url: str
+    request_idx: int
+    reqnum: int
+    signature: str
+    cost: str
+    endpoint: str
+
+
+class RouteWaiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of /route/ when no worker is free: no ``url`` key at all."""
+
+    request_idx: int
+    status: str

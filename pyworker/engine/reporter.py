@@ -1,0 +1,219 @@
+"""Tells the engine what is true: at once when the state changes, once a second while figures do, else every ten.
+
+A report is acknowledged or it never was: the ledger forgets what it told only after the engine answered 200.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from pyworker.core.ledger import Entry, Ledger, Outcome
+from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.wire import DELETE_PATH, STATUS_PATH, DeleteRequests, EndedRequest, WorkerStatus, encode
+from pyworker.engine.client import EngineClient, EngineError, pause
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT: Final = 10.0
+LEAST_PAUSE: Final = 1.0
+"""Seconds between reports of figures; a change of state does not wait for it."""
+
+ENDS_EVERY: Final = 0.25
+"""Seconds between looks for ended requests: the engine holds their load until it hears of them."""
+
+ENDS_BATCH: Final = 1000
+NO_DELETES: Final = frozenset({"https://cloud.vast.ai/api/v0"})
+"""Addresses that do not take `DELETE_PATH` (protocol.md section 2)."""
+
+GIB: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who reports: the instance's id and token, and the URL clients reach it at."""
+
+    container_id: int
+    master_token: str
+    public_url: str
+
+
+@dataclass(slots=True)
+class Delivery:
+    """How reporting goes: for status, and for whoever asks why the engine does not know."""
+
+    acknowledged: int = 0
+    failures: int = 0
+    failing_since: float | None = None
+    last_error: str = ""
+    last_acknowledged: float | None = None
+
+
+class Reporter:
+    """Reports one worker. ``unix_offset`` turns monotonic seconds into Unix seconds."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        client: EngineClient,
+        ledger: Ledger,
+        lifecycle: Lifecycle,
+        unix_offset: float,
+        disk_usage: Callable[[], float] | None = None,
+    ) -> None:
+        self._identity = identity
+        self._client = client
+        self._ledger = ledger
+        self._lifecycle = lifecycle
+        self._unix_offset = unix_offset
+        self._disk_usage = disk_usage or _disk_usage
+        self._told_disk: float | None = None
+        self._told_changes = -1
+        self._sent_at = float("-inf")
+        self._news = asyncio.Event()
+        self._news.set()
+        self.statuses = Delivery()
+        self.ends = Delivery()
+        self.last: WorkerStatus | None = None
+        """The newest report the engine acknowledged."""
+
+    def announce(self) -> None:
+        """The state changed: report at once."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_status())
+            group.create_task(self._tell_ends())
+
+    async def flush(self) -> None:
+        """Deliver the last report and every end, however often it takes: the caller sets the limit."""
+        for send in (self._send_ends, self._send_status):
+            while not await send():  # noqa: ASYNC110 - nothing can tell us when the engine is back
+                await asyncio.sleep(pause(1))
+
+    # Status...
+
+    async def _tell_status(self) -> None:
+        while True:
+            await self._wait_for_news()
+            while not await self._send_status():
+                await self._pause(self.statuses)
+
+    async def _wait_for_news(self) -> None:
+        while not self._news.is_set():
+            since = time.monotonic() - self._sent_at
+            if since >= HEARTBEAT or (since >= LEAST_PAUSE and self._ledger.changes != self._told_changes):
+                return
+            try:
+                async with asyncio.timeout(max(LEAST_PAUSE - since, 0.0) or LEAST_PAUSE):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def _pause(self, delivery: Delivery) -> None:
+        """After a failure wait, but not through a change of state."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(pause(delivery.failures)):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def _send_status(self) -> bool:
+        disk = await asyncio.to_thread(self._disk_usage)
+        self._news.clear()
+        changes = self._ledger.changes
+        report = self._ledger.report()
+        status = WorkerStatus(
+            id=self._identity.container_id,
+            mtoken=self._identity.master_token,
+            loadtime=self._lifecycle.load_time or 0.0,
+            cur_load=report.current_load,
+            rej_load=report.rejected_load,
+            new_load=report.new_load,
+            max_perf=self._lifecycle.perf,
+            cur_perf=report.served_load,
+            num_requests_working=len(report.working),
+            num_requests_recieved=report.received,
+            error_msg=self._lifecycle.error,
+            additional_disk_usage=0.0 if self._told_disk is None else disk - self._told_disk,
+            disk_usage=disk,
+            working_request_idxs=report.working,
+            url=self._identity.public_url,
+        )
+        self._sent_at = time.monotonic()
+        if not await self._post(STATUS_PATH, encode(status), self.statuses):
+            return False
+        self._ledger.taken(report)
+        self._told_changes = changes
+        self._told_disk = disk
+        self.last = status
+        return True
+
+    # Ends...
+
+    async def _tell_ends(self) -> None:
+        while True:
+            if await self._send_ends():
+                await asyncio.sleep(ENDS_EVERY)
+            else:
+                await asyncio.sleep(pause(self.ends.failures))
+
+    async def _send_ends(self) -> bool:
+        """Deliver every end there is, in order, in batches; says whether all are acknowledged."""
+        while ends := self._ledger.ends(ENDS_BATCH):
+            body = DeleteRequests(
+                worker_id=self._identity.container_id,
+                mtoken=self._identity.master_token,
+                requests=tuple(self._end(entry) for entry in ends),
+            )
+            if not await self._post(DELETE_PATH, encode(body), self.ends, skip=NO_DELETES):
+                return False
+            self._ledger.ends_taken(ends)
+        return True
+
+    def _end(self, entry: Entry) -> EndedRequest:
+        assert entry.outcome is not None
+        return EndedRequest(
+            request_idx=entry.request_idx,
+            success=entry.outcome in {Outcome.SERVED, Outcome.CANCELLED},
+            status=entry.outcome.value,
+            entered_queue_at=self._unix(entry.entered_at),
+            work_started_at=self._unix(entry.started_at),
+            work_completed_at=self._unix(entry.ended_at),
+        )
+
+    def _unix(self, monotonic: float | None) -> float:
+        return 0.0 if monotonic is None else monotonic + self._unix_offset
+
+    async def _post(
+        self, path: str, body: bytes, delivery: Delivery, *, skip: frozenset[str] = frozenset()
+    ) -> bool:
+        try:
+            await self._client.post(path, body, skip=skip)
+        except EngineError as error:
+            delivery.failures += 1
+            delivery.last_error = str(error)
+            if delivery.failing_since is None:
+                delivery.failing_since = time.monotonic()
+                log.warning("engine does not take %s: %s (trying on, nothing is lost)", path, error)
+            return False
+        if delivery.failing_since is not None:
+            log.info("engine takes %s again: after=%.1f s", path, time.monotonic() - delivery.failing_since)
+        delivery.failures = 0
+        delivery.failing_since = None
+        delivery.acknowledged += 1
+        delivery.last_acknowledged = time.monotonic()
+        return True
+
+
+def _disk_usage() -> float:
+    """GiB used on the instance's disk."""
+    return psutil.disk_usage("/").used / GIB

@@ -1,0 +1,266 @@
+"""A handler at work: a `HandlerConfig` with its author's functions fenced.
+
+Whatever an author's function does, it costs its own request alone: what it raises becomes a refusal, what it returns
+is checked, and a route that misprices is named once in the log.
+"""
+
+import inspect
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pyworker.config import DEFAULT_WORKLOAD, BenchmarkConfig, ConfigError, HandlerConfig, WorkerConfig
+from pyworker.core.errors import HandlerFailed, InvalidRequest, JsonDataException
+from pyworker.core.wire import decode_payload, encode, encode_payload
+
+log = logging.getLogger(__name__)
+
+JSON_TYPE: Final = "application/json"
+DEFAULT_CONCURRENCY: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request priced and ready for the model server: ``body``, or form fields to send as multipart."""
+
+    load: float
+    body: bytes = b""
+    form: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """How the handler that carries the benchmark is measured."""
+
+    runs: int
+    concurrency: int
+    do_warmup: bool
+
+
+class Handler:
+    """One route: how its requests are read, priced, queued and answered."""
+
+    def __init__(self, config: HandlerConfig) -> None:
+        self.route = config.route
+        self.model_path = config.route
+        self.parallel = config.allow_parallel_requests
+        self.max_queue_time = config.max_queue_time
+        self.healthcheck = config.healthcheck
+        self.benchmark: Benchmark | None = None
+        self.respond: Callable[[Any, Any], Awaitable[Any]] | None = config.response_generator
+        self.call: Callable[..., Awaitable[Any]] | None = config.remote_function
+        self._payload_class: Any = config.payload_class
+        self._parser = config.request_parser
+        self._calculator = config.workload_calculator
+        self._sampler: Callable[[], Any] | None = None
+        self._warned = False
+        if config.handler_class is not None:
+            self._take_over(config.handler_class())
+        if config.benchmark_config is not None:
+            self._carry(config.benchmark_config)
+
+    def _take_over(self, custom: Any) -> None:
+        """Be what an object in the style of the official ``EndpointHandler`` says, found by its attributes alone."""
+        self.model_path = custom.endpoint
+        self.parallel = bool(getattr(custom, "allow_parallel_requests", False))
+        self.max_queue_time = getattr(custom, "max_queue_time", None)
+        self.healthcheck = getattr(custom, "healthcheck_endpoint", None)
+        self._payload_class = custom.payload_cls()
+        self.respond = custom.generate_client_response
+        if getattr(custom, "remote_function", None) is not None:
+            self.call = _by_params(custom.call_remote_dispatch_function)
+        if getattr(custom, "has_benchmark", True):
+            self._sampler = custom.make_benchmark_payload
+            self.benchmark = Benchmark(
+                runs=getattr(custom, "benchmark_runs", 8),
+                concurrency=getattr(custom, "concurrency", None) or DEFAULT_CONCURRENCY,
+                do_warmup=getattr(custom, "do_warmup_benchmark", True),
+            )
+
+    def _carry(self, config: BenchmarkConfig) -> None:
+        self.benchmark = Benchmark(config.runs, config.concurrency or DEFAULT_CONCURRENCY, config.do_warmup)
+        if config.dataset:
+            self.draw_from(config.dataset)
+        elif config.generator is not None:
+            self._sampler = config.generator
+        elif self._payload_class is not None:
+            self._sampler = self._payload_class.for_test
+
+    def draw_from(self, dataset: list[dict[str, Any]]) -> None:
+        """Take the benchmark's payloads from ``dataset``, at random."""
+        self._sampler = lambda: dict(random.choice(dataset))  # noqa: S311 - a draw, not a secret
+        self.benchmark = self.benchmark or Benchmark(8, DEFAULT_CONCURRENCY, do_warmup=True)
+
+    @property
+    def can_sample(self) -> bool:
+        return self._sampler is not None
+
+    # A client's request...
+
+    def prepare(self, raw: bytes) -> Work:
+        """Read and price the payload ``raw``. The bytes go on as they came unless the author's code changed them.
+
+        Raises `InvalidRequest` for a bad payload, `HandlerFailed` when the author's code raises.
+        """
+        if not raw.lstrip(b" \t\r\n").startswith(b"{"):
+            raise InvalidRequest({"payload": "must be a JSON object"})
+        if self._payload_class is not None:
+            return self._from_object(self._parse(self._payload_class.from_json_msg, decode_payload(raw)))
+        if self._parser is None:
+            return Work(self._price_raw(raw), raw)
+        payload = decode_payload(raw)
+        before = json.dumps(payload)
+        parsed = self._parse(self._parser, payload)
+        if not isinstance(parsed, dict):
+            raise HandlerFailed(
+                f"request_parser of {self.route} must return a dict, not {type(parsed).__name__}"
+            )
+        load = self._price(self._calculator, parsed)
+        return Work(load, raw if self._same(before, parsed) else self._encode(parsed))
+
+    def _price_raw(self, raw: bytes) -> float:
+        if self._calculator is None:
+            return DEFAULT_WORKLOAD
+        return self._price(self._calculator, decode_payload(raw))
+
+    def _parse(self, parse: Callable[[Any], Any], payload: Any) -> Any:
+        try:
+            return parse(payload)
+        except JsonDataException as error:
+            raise InvalidRequest({"payload": error.message}) from error
+        except Exception as error:
+            log.exception("request_parser failed: route=%s", self.route)
+            raise HandlerFailed(
+                f"the request_parser of {self.route} raised {type(error).__name__}"
+            ) from error
+
+    def _price(self, calculate: Callable[..., Any] | None, *arguments: Any) -> float:
+        """The load the author's function gives, or the default with one warning for the route."""
+        if calculate is None:
+            return DEFAULT_WORKLOAD
+        try:
+            load = float(calculate(*arguments))
+        except Exception as error:  # noqa: BLE001 - whatever an author's function raises
+            return self._mispriced(f"raised {type(error).__name__}: {error}")
+        if not 0 <= load < float("inf"):  # also false for NaN
+            return self._mispriced(f"returned {load!r}")
+        return load
+
+    def _mispriced(self, what: str) -> float:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "workload_calculator %s: route=%s, its load is taken as %g (said once)",
+                what,
+                self.route,
+                DEFAULT_WORKLOAD,
+            )
+        return DEFAULT_WORKLOAD
+
+    def _same(self, before: str, parsed: Any) -> bool:
+        try:
+            return json.dumps(parsed) == before
+        except (TypeError, ValueError):
+            return False
+
+    def _encode(self, payload: Any) -> bytes:
+        try:
+            return encode_payload(payload)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise HandlerFailed(f"the payload made by {self.route}'s handler is no JSON: {error}") from error
+
+    def _from_object(self, payload: Any) -> Work:
+        """Work of an object in the style of the official ``ApiPayload``."""
+        load = self._price(payload.count_workload)
+        multipart = getattr(payload, "generate_payload_multipart", None)
+        try:
+            form = multipart() if multipart is not None else None
+            if form is not None:
+                return Work(load, form=form)
+            content = payload.generate_payload_json()
+        except Exception as error:
+            log.exception("payload class failed: route=%s", self.route)
+            raise HandlerFailed(f"the payload class of {self.route} raised {type(error).__name__}") from error
+        return Work(load, self._encode(content))
+
+    # The benchmark's requests...
+
+    def sample(self) -> Work:
+        """One benchmark request. Raises `HandlerFailed` when the author's generator raises or returns no payload."""
+        assert self._sampler is not None
+        try:
+            payload = self._sampler()
+        except Exception as error:
+            raise HandlerFailed(
+                f"the benchmark generator of {self.route} raised {type(error).__name__}: {error}"
+            ) from error
+        if hasattr(payload, "count_workload"):
+            return self._from_object(payload)
+        if not isinstance(payload, dict):
+            raise HandlerFailed(
+                f"the benchmark generator of {self.route} must return a dict, not {type(payload).__name__}"
+            )
+        return Work(self._price(self._calculator, payload), self._encode(payload))
+
+    # A remote function's answer...
+
+    async def answer(self, body: bytes) -> bytes:
+        """What the remote function says to the payload ``body``: ``{"result": …}``. Raises `HandlerFailed`."""
+        assert self.call is not None
+        try:
+            outcome: Any = self.call(**decode_payload(body))
+            return encode({"result": await outcome if inspect.isawaitable(outcome) else outcome})
+        except Exception as error:
+            log.exception("remote_function failed: route=%s", self.route)
+            raise HandlerFailed(
+                f"the remote_function of {self.route} raised {type(error).__name__}"
+            ) from error
+
+
+def _by_params(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def answer(**params: Any) -> Any:
+        return await call(params=params)
+
+    return answer
+
+
+def handlers_of(config: WorkerConfig, *, perf_is_known: bool) -> list[Handler]:
+    """The handlers of a worker, one of them carrying the benchmark (none needed when perf is known already).
+
+    Raises `ConfigError`.
+    """
+    handlers = [Handler(one) for one in config.handlers or [HandlerConfig(route="/")]]
+    _place_benchmark_data(config, handlers)
+    carriers = [one for one in handlers if one.benchmark is not None]
+    if len(carriers) > 1:
+        routes = " and ".join(one.route for one in carriers)
+        raise ConfigError(f"only one handler can carry the benchmark, but {routes} do")
+    for one in carriers:
+        if not one.can_sample:
+            raise ConfigError(
+                f"the benchmark of {one.route} has no payloads: give its BenchmarkConfig a dataset or a generator"
+            )
+    if not carriers and not perf_is_known:
+        raise ConfigError(
+            "no handler carries a benchmark: give one a benchmark_config, or set BENCHMARK_PERF to pin perf"
+        )
+    return handlers
+
+
+def _place_benchmark_data(config: WorkerConfig, handlers: list[Handler]) -> None:
+    """`WorkerConfig.benchmark_data` serves the handler at ``benchmark_route``, else the carrier, else the only one."""
+    named = [one for one in handlers if one.route == config.benchmark_route]
+    carriers = [one for one in handlers if one.benchmark is not None]
+    target = (named or carriers or (handlers if len(handlers) == 1 else []))[:1]
+    if config.benchmark_data and not target:
+        raise ConfigError("benchmark_data is given, but not the benchmark_route it is for")
+    for one in target:
+        if config.benchmark_data and not one.can_sample:
+            one.draw_from(config.benchmark_data)
+        if one in named and not one.can_sample:
+            raise ConfigError(
+                f"benchmark_route={one.route!r} has no payloads: give benchmark_data or a BenchmarkConfig"
+            )

@@ -1,0 +1,67 @@
+"""Sends the handler's own requests to the model server: one to prove it works, many to measure perf."""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from pyworker.core.benchmark import Run, Sample
+from pyworker.core.errors import AnswerBroken, Refusal
+from pyworker.handler import JSON_TYPE, Handler, Work
+from pyworker.model.connection import ModelServer
+from pyworker.model.form import encode_form
+
+log = logging.getLogger(__name__)
+
+_EXCERPT: Final = 200
+
+
+class Measure:
+    """Requests of ``handler``'s benchmark, sent as a client's would be, their bodies read to the end."""
+
+    def __init__(self, handler: Handler, model: ModelServer | None) -> None:
+        self._handler = handler
+        self._model = model
+
+    async def one(self) -> Sample:
+        """Send one request; never raises for what the model server or the handler does wrong, but says it."""
+        try:
+            work = self._handler.sample()
+        except Refusal as refusal:
+            return Sample(0.0, ok=False, why=refusal.reason)
+        try:
+            why = await self._send(work)
+        except (Refusal, AnswerBroken) as error:
+            why = str(error)
+        return Sample(work.load, ok=not why, why=why)
+
+    async def _send(self, work: Work) -> str:
+        """What was wrong with the answer; empty when nothing was."""
+        if self._handler.call is not None:
+            await self._handler.answer(work.body)
+            return ""
+        assert self._model is not None
+        content_type, body = (JSON_TYPE, work.body) if work.form is None else await encode_form(work.form)
+        path = self._handler.model_path
+        answer = await self._model.ask("POST", path, [(b"Content-Type", content_type.encode())], body)
+        try:
+            content = await answer.read()
+        finally:
+            answer.close()
+        if answer.status == 200:  # noqa: PLR2004 - the one status that is an answer to a benchmark
+            return _error_in_stream(content)
+        first_line = content.decode("utf-8", "replace").strip().partition("\n")[0][:_EXCERPT]
+        return f"POST {path} answered {answer.status}: {first_line}"
+
+    async def run(self, concurrency: int) -> Run:
+        """One round: ``concurrency`` requests at once, timed until the last body was read."""
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.one()) for _ in range(concurrency)]
+        return Run(time.monotonic() - began, tuple(task.result() for task in tasks))
+
+
+def _error_in_stream(content: bytes) -> str:
+    """llama.cpp and vLLM report what goes wrong after the 200 as an event ``data: {"error": …}``."""
+    at = content.find(b'data: {"error"')
+    return "" if at < 0 else content[at : at + _EXCERPT].decode("utf-8", "replace").partition("\n")[0]

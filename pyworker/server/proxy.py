@@ -1,0 +1,288 @@
+"""Life of a request: read, verified, priced, queued, forwarded, relayed, settled.
+
+Nothing but size and time limits runs before the signature holds, and nothing is counted: whoever cannot sign cannot
+move a figure. From then on a request ends exactly once in the ledger, whatever becomes of it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import web
+
+from pyworker.core.admission import Lane, Ticket
+from pyworker.core.errors import (
+    AnswerBroken,
+    HandlerFailed,
+    InvalidRequest,
+    InvalidSession,
+    NotReady,
+    QueueFull,
+    TooLarge,
+    TooSlow,
+    UnsupportedBody,
+)
+from pyworker.core.ledger import Entry, Ledger, Outcome
+from pyworker.core.lifecycle import Lifecycle, State
+from pyworker.core.signature import Verifier
+from pyworker.core.wire import GRANT_HEADER, SESSION_HEADER, Envelope, parse_envelope, parse_grant_header
+from pyworker.handler import JSON_TYPE, Handler, Work
+from pyworker.model.client import HookClient
+from pyworker.model.connection import Header, ModelServer
+from pyworker.model.form import encode_form
+from pyworker.server.relay import relay
+
+log = logging.getLogger(__name__)
+
+BODY_PAUSE: Final = 30.0
+"""Seconds a client may take between two pieces of its body."""
+
+RETRY_NOT_READY: Final = 5.0
+RETRY_DRAINING: Final = 1.0
+PASSED_ON: Final = ("Accept", "Accept-Encoding", "X-Request-Id", "traceparent")
+"""Headers of the client that the model server gets (protocol.md section 1); nothing else of its head goes on."""
+
+
+class Proxy:
+    """The data plane of one worker: `serve` answers every request to a handler's route."""
+
+    def __init__(
+        self,
+        *,
+        verifier: Verifier,
+        unsecured: bool,
+        lifecycle: Lifecycle,
+        ledger: Ledger,
+        model: ModelServer | None,
+        max_body_size: int,
+    ) -> None:
+        self._verifier = verifier
+        self._signed = not unsecured
+        self._lifecycle = lifecycle
+        self._ledger = ledger
+        self._model = model
+        self._hooks = HookClient(model.url) if model is not None else None
+        self._max_body_size = max_body_size
+        self.serial = Lane(1)
+        self.parallel = Lane(None)
+        self._turns: dict[Ticket, asyncio.Future[None]] = {}
+        self._cutting = False
+        self._emptied = asyncio.Event()
+
+    async def emptied(self) -> None:
+        """Return when no request is in flight."""
+        while not self._ledger.idle:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def cut(self) -> None:
+        """From now on a request that is cancelled was cut by us: it ends as an error, not as the client's doing."""
+        self._cutting = True
+
+    async def close(self) -> None:
+        if self._hooks is not None:
+            await self._hooks.close()
+
+    async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer ``request``. Raises `Refusal` for what is turned away, `AnswerBroken` after a broken answer."""
+        envelope = await self._signed_envelope(request)
+        work = self._admissible(envelope, handler)
+        async with self._place(envelope, handler, work) as entry:
+            return await self._forward(request, handler, work, entry)
+
+    # Reading and verifying: nothing is counted yet...
+
+    async def _signed_envelope(self, request: web.Request) -> Envelope:
+        header = request.headers.get(GRANT_HEADER)
+        if header is not None:
+            envelope = parse_grant_header(header, request.headers.get(SESSION_HEADER), signed=self._signed)
+            self._verify(envelope)
+            envelope.payload = await self._body(request)
+            return envelope
+        envelope = parse_envelope(await self._body(request), signed=self._signed)
+        self._verify(envelope)
+        return envelope
+
+    def _verify(self, envelope: Envelope) -> None:
+        if self._signed:
+            self._verifier.check(envelope.url, envelope.signature)
+
+    async def _body(self, request: web.Request) -> bytes:
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise UnsupportedBody("a compressed body is not supported: send it without Content-Encoding")
+        if (request.content_length or 0) > self._max_body_size:
+            raise self._too_large()
+        content = request.content
+        pieces: list[bytes] = []
+        size = 0
+        if content.is_eof():  # the usual case: the whole body came with the head
+            pieces, size = [content.read_nowait()], content.total_bytes
+        while not content.at_eof():
+            try:
+                async with asyncio.timeout(BODY_PAUSE):
+                    piece = await content.readany()
+            except TimeoutError as error:
+                raise TooSlow(f"no byte of the body for {BODY_PAUSE:g} s") from error
+            pieces.append(piece)
+            size += len(piece)
+            if size > self._max_body_size:
+                break
+        if size > self._max_body_size:
+            raise self._too_large()
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0] if pieces else b""
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the body is over the limit of {self._max_body_size} bytes")
+
+    # Checking and pricing: whatever is refused from here on is told to the engine...
+
+    def _admissible(self, envelope: Envelope, handler: Handler) -> Work:
+        try:
+            grant = envelope.grant(signed=self._signed)
+        except InvalidRequest:
+            self._reject(envelope, handler, 0.0)
+            raise
+        if envelope.session_id is not None:
+            self._reject(envelope, handler, grant.cost)
+            raise InvalidSession
+        assert envelope.payload is not None
+        try:
+            work = handler.prepare(envelope.payload)
+        except InvalidRequest:
+            self._reject(envelope, handler, grant.cost)
+            raise
+        except HandlerFailed:
+            now = time.monotonic()
+            self._ledger.settle(
+                self._ledger.enter(grant.request_idx, 0.0, now, route=handler.route), Outcome.FAILED, now
+            )
+            raise
+        if not self._lifecycle.ready:
+            self._reject(envelope, handler, work.load)
+            raise self._not_ready()
+        return work
+
+    def _reject(self, envelope: Envelope, handler: Handler, load: float) -> None:
+        self._ledger.reject(envelope.request_idx(), load, time.monotonic(), route=handler.route)
+
+    def _not_ready(self) -> NotReady:
+        state = self._lifecycle.state
+        if state is State.DRAINING:
+            return NotReady("this worker is draining: ask the engine for another", retry_after=RETRY_DRAINING)
+        why = f": {self._lifecycle.error}" if self._lifecycle.error else ""
+        return NotReady(f"the model is not ready ({state.value}{why})", retry_after=RETRY_NOT_READY)
+
+    # Queueing: what is taken here is given back here...
+
+    @asynccontextmanager
+    async def _place(self, envelope: Envelope, handler: Handler, work: Work) -> AsyncIterator[Entry]:
+        """A place in the handler's lane and in the ledger, until the request has ended one way or another."""
+        lane = self.parallel if handler.parallel else self.serial
+        index = envelope.request_idx()
+        assert index is not None
+        try:
+            ticket = lane.enter(
+                work.load,
+                perf=self._lifecycle.perf,
+                in_flight=self._ledger.load_in_flight,
+                max_wait=handler.max_queue_time,
+            )
+        except QueueFull:
+            self._reject(envelope, handler, work.load)
+            raise
+        entry = self._ledger.enter(index, work.load, time.monotonic(), route=handler.route)
+        outcome = Outcome.FAILED
+        try:
+            if not ticket.running:
+                await self._turn(ticket, handler.max_queue_time)
+            self._ledger.start(entry, time.monotonic())
+            yield entry
+            outcome = entry.outcome or Outcome.SERVED
+        except QueueFull:
+            outcome = Outcome.REJECTED
+            raise
+        except asyncio.CancelledError:
+            outcome = Outcome.FAILED if self._cutting else Outcome.CANCELLED
+            raise
+        finally:
+            self._ledger.settle(entry, outcome, time.monotonic())
+            self._pass_on(lane.leave(ticket))
+            self._emptied.set()
+
+    async def _turn(self, ticket: Ticket, max_wait: float | None) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._turns[ticket] = turn
+        try:
+            async with asyncio.timeout(max_wait):
+                await turn
+        except TimeoutError as error:
+            raise QueueFull(
+                f"waited longer than this route's max_queue_time of {max_wait:g} s", retry_after=1.0
+            ) from error
+        finally:
+            del self._turns[ticket]
+
+    def _pass_on(self, following: Ticket | None) -> None:
+        """It is ``following``'s turn. Its waiter may be leaving at this very moment: then `leave` passes it on again."""
+        turn = self._turns.get(following) if following is not None else None
+        if turn is not None and not turn.done():
+            turn.set_result(None)
+
+    # Forwarding...
+
+    async def _forward(
+        self, request: web.Request, handler: Handler, work: Work, entry: Entry
+    ) -> web.StreamResponse:
+        if handler.call is not None:
+            return web.Response(body=await handler.answer(work.body), content_type=JSON_TYPE)
+        assert self._model is not None
+        assert self._hooks is not None
+        content_type, body = (JSON_TYPE, work.body) if work.form is None else await encode_form(work.form)
+        headers = _headers(request, content_type)
+        if handler.respond is not None:
+            async with self._hooks.post(handler.model_path, headers, body) as response:
+                entry.outcome = _outcome(response.status)
+                return await self._hooked(request, handler, response)
+        answer = await self._model.ask("POST", handler.model_path, headers, body)
+        try:
+            relayed = await relay(request, answer)
+        finally:
+            answer.close()
+        entry.outcome = _outcome(answer.status)
+        return relayed
+
+    async def _hooked(self, request: web.Request, handler: Handler, response: object) -> web.StreamResponse:
+        """The author's answer. It may be half sent when the author's code raises: then the connection is cut."""
+        assert handler.respond is not None
+        try:
+            made = await handler.respond(request, response)
+        except Exception as error:
+            log.exception("response_generator failed: route=%s", handler.route)
+            if request.writer.output_size > 0:
+                raise AnswerBroken(f"the response_generator of {handler.route} raised") from error
+            raise HandlerFailed(
+                f"the response_generator of {handler.route} raised {type(error).__name__}"
+            ) from error
+        if not isinstance(made, web.StreamResponse):
+            raise HandlerFailed(
+                f"the response_generator of {handler.route} must return an aiohttp response, not {type(made).__name__}"
+            )
+        return made
+
+
+def _headers(request: web.Request, content_type: str) -> list[Header]:
+    headers = [(b"Content-Type", content_type.encode("latin-1"))]
+    for name in PASSED_ON:
+        headers += [
+            (name.encode(), value.encode("utf-8", "surrogateescape"))
+            for value in request.headers.getall(name, ())
+        ]
+    return headers
+
+
+def _outcome(status: int) -> Outcome:
+    """A model server's 4xx is a success: it did its work."""
+    return Outcome.FAILED if status >= 500 else Outcome.SERVED  # noqa: PLR2004

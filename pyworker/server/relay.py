@@ -1,0 +1,161 @@
+"""The model server's answer → the client's connection, byte for byte.
+
+Short answers are read whole first, so that one that breaks off is still a 502. Longer ones and streams go on as they
+come, each chunk written to the client's transport by the model connection itself: no task wakes for it.
+"""
+
+import asyncio
+from typing import Final, cast
+
+from aiohttp import web
+
+from pyworker.core.errors import AnswerBroken, ModelUnreachable
+from pyworker.model.connection import Header, ModelAnswer
+
+READ_WHOLE: Final = 64 * 1024
+"""An answer whose Content-Length is at most this is read before its head goes out (protocol.md section 1: the
+official client retries an answer that breaks off in mid-body at once and for ever, but backs off from a 502)."""
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes waiting for a slow client before the model server has to wait."""
+
+_HOP_BY_HOP: Final = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
+    b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+
+
+class Relayed(web.StreamResponse):
+    """An answer that is on the wire already: aiohttp has only to go on with the next request, or close."""
+
+    def __init__(self, status: int, *, keep_alive: bool) -> None:
+        super().__init__(status=status)
+        self._stays = keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._stays
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing to prepare."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing left to write."""
+
+
+async def relay(request: web.BaseRequest, answer: ModelAnswer) -> Relayed:
+    """Pass ``answer`` on to the client of ``request``.
+
+    Raises `ModelUnreachable` when it breaks before a byte went out, `AnswerBroken` when it breaks later: then the
+    client's connection has been cut, so that what it got cannot look complete.
+    """
+    if answer.length is not None and answer.length <= READ_WHOLE:
+        return await _whole(request, answer)
+    return await _as_it_comes(request, answer)
+
+
+async def _whole(request: web.BaseRequest, answer: ModelAnswer) -> Relayed:
+    try:
+        body = await answer.read()
+    except AnswerBroken as error:
+        raise ModelUnreachable(f"{error} in the middle of its answer") from error
+    keep_alive = bool(request.keep_alive)
+    _transport(request).write(_head(request, answer, keep_alive=keep_alive) + body)
+    return Relayed(answer.status, keep_alive=keep_alive)
+
+
+async def _as_it_comes(request: web.BaseRequest, answer: ModelAnswer) -> Relayed:
+    transport = _transport(request)
+    bodiless = request.method == "HEAD" or answer.status in {204, 304}
+    chunked = answer.length is None and not bodiless and request.version >= (1, 1)
+    keep_alive = bool(request.keep_alive) and (chunked or bodiless or answer.length is not None)
+    head = _head(request, answer, keep_alive=keep_alive, chunked=chunked)
+    pump = _Pump(answer, transport, head, chunked=chunked)
+    answer.attach(pump.write)
+    pump.flush_head()
+    try:
+        while not answer.ended:
+            await answer.turn()
+            if pump.full:
+                await request.writer.drain()
+                pump.go_on()
+        answer.check()
+    except AnswerBroken:
+        _cut(transport, hard=not chunked and answer.length is None)
+        raise
+    if chunked:
+        transport.write(b"0\r\n\r\n")
+    return Relayed(answer.status, keep_alive=keep_alive)
+
+
+class _Pump:
+    """Writes the chunks of an answer to a transport, and stops the model server when the client is too slow."""
+
+    __slots__ = ("_answer", "_chunked", "_head", "_transport", "full")
+
+    def __init__(
+        self, answer: ModelAnswer, transport: asyncio.Transport, head: bytes, *, chunked: bool
+    ) -> None:
+        self._answer = answer
+        self._transport = transport
+        self._chunked = chunked
+        self._head = head
+        self.full = False
+
+    def write(self, chunk: bytes) -> None:
+        framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk
+        if self._head:  # the head travels with the first chunk, in one packet
+            framed, self._head = self._head + framed, b""
+        self._transport.write(framed)
+        if self._transport.get_write_buffer_size() > HIGH_WATER and not self.full:
+            self.full = True
+            self._answer.pause()
+            self._answer.wake()
+
+    def flush_head(self) -> None:
+        """No chunk came with the head: let the client have it now."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def go_on(self) -> None:
+        self.full = False
+        self._answer.resume()
+
+
+def _transport(request: web.BaseRequest) -> asyncio.Transport:
+    if request.transport is None or request.transport.is_closing():
+        raise asyncio.CancelledError  # the client is gone; aiohttp is about to say so
+    return cast("asyncio.Transport", request.transport)  # uvloop's is one in all but name
+
+
+def _cut(transport: asyncio.Transport, *, hard: bool) -> None:
+    """End the connection without the end of the answer; ``hard``: by reset, where a plain close would look like one."""
+    if hard:
+        transport.abort()
+    else:
+        transport.close()
+
+
+def _head(request: web.BaseRequest, answer: ModelAnswer, *, keep_alive: bool, chunked: bool = False) -> bytes:
+    lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.reason)]
+    for name, value in end_to_end(answer.headers):
+        if answer.length is not None or name.lower() != b"content-length":
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    if not keep_alive:
+        lines.append(b"Connection: close\r\n")
+    elif request.version < (1, 1):
+        lines.append(b"Connection: keep-alive\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def end_to_end(headers: list[Header]) -> list[Header]:
+    """The headers meant for the other end: none of this hop's, none that ``Connection`` names."""
+    dropped = _HOP_BY_HOP
+    for name, value in headers:
+        if name.lower() == b"connection":
+            dropped = dropped | {token.strip().lower() for token in value.split(b",")}
+    return [(name, value) for name, value in headers if name.lower() not in dropped]

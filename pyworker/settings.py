@@ -1,0 +1,288 @@
+"""What the instance says: the one reader of the environment → frozen `Settings`.
+
+Every variable has one row in `VARIABLES`; README's settings table is checked against it.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pyworker.core.benchmark import Statistic
+from pyworker.core.signature import Origin
+
+DEFAULT_ENGINE: Final = "https://run.vast.ai"
+LOCAL_ENGINE: Final = "http://127.0.0.1:8080"
+LOCAL_WORKSPACE: Final = ".pyworker"
+
+_T = TypeVar("_T")
+
+
+class SettingsError(ValueError):
+    """Settings missing or malformed; ``problems`` has one sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One setting: its name, what it means, its unit, what holds without it, and how its text is read."""
+
+    name: str
+    meaning: str
+    read: Callable[[str], Any]
+    default: str = ""
+    unit: str = ""
+    secret: bool = False
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _flag(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError("must be true or false")
+    return words[text.lower()]
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError("must be 0 or more")
+    return number
+
+
+def _port(text: str) -> int:
+    if not 0 < int(text) < 2**16:
+        raise ValueError("must be a port, 1 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError("must be more than 0")
+    return number
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line for line in text.splitlines() if line.strip())
+
+
+def _urls(text: str) -> tuple[str, ...]:
+    urls = tuple(url.strip().rstrip("/") for url in text.split(",") if url.strip())
+    for url in urls:
+        if url != "*":
+            Origin.of(url)
+    return urls
+
+
+def _log_format(text: str) -> str:
+    if text not in {"text", "json"}:
+        raise ValueError("must be text or json")
+    return text
+
+
+def _log_level(text: str) -> str:
+    if text.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+    return text.upper()
+
+
+VARIABLES: Final = (
+    Variable("CONTAINER_ID", "the instance's id; without it the worker is in local mode", _whole, "0"),
+    Variable("MASTER_TOKEN", "secret shared with the engine", _text, secret=True),
+    Variable(
+        "REPORT_ADDR",
+        "base URLs of the engine, comma-separated, tried in order; in local mode the local engine's",
+        _urls,
+        f"{DEFAULT_ENGINE} ({LOCAL_ENGINE} in local mode)",
+    ),
+    Variable("WORKER_PORT", "public port the worker listens on", _port, "3000"),
+    Variable(
+        "WORKER_HTTP_PORT",
+        "plain HTTP port for programs on the instance, loopback only",
+        _port,
+        "WORKER_PORT + 1",
+    ),
+    Variable("ADMIN_PORT", "port of status and health pages, loopback only", _port, "WORKER_PORT + 2"),
+    Variable("PUBLIC_IPADDR", "the instance's public address", _text, "127.0.0.1 in local mode"),
+    Variable(
+        "VAST_TCP_PORT_<WORKER_PORT>",
+        "public port that leads to WORKER_PORT",
+        _port,
+        "WORKER_PORT in local mode",
+    ),
+    Variable("USE_SSL", "serve TLS on the public port", _flag, "false (on_start.sh on an instance: true)"),
+    Variable("SSL_CERT_FILE", "certificate (PEM)", Path, "/etc/instance.crt"),
+    Variable("SSL_KEY_FILE", "its private key (PEM)", Path, "/etc/instance.key"),
+    Variable("UNSECURED", "true turns the signature check off", _flag, "false"),
+    Variable("ALLOWED_URLS", "further URLs a grant may name, comma-separated; * for any", _urls),
+    Variable("MODEL_LOG", "log file of the model server; wins over the handler's", _text),
+    Variable(
+        "MODEL_HEALTH_ENDPOINT", "health path (or URL) of the model server; wins over the handler's", _text
+    ),
+    Variable(
+        "MODEL_LOAD_LOG_MSG", "log patterns, one a line, that mean loaded; win over the handler's", _lines
+    ),
+    Variable(
+        "MODEL_ERROR_LOG_MSGS", "log patterns, one a line, that mean failed; win over the handler's", _lines
+    ),
+    Variable(
+        "MODEL_INFO_LOG_MSGS",
+        "log patterns, one a line, worth a line of ours; win over the handler's",
+        _lines,
+    ),
+    Variable("MODEL_NAME", "model the handler and the model server serve", _text),
+    Variable(
+        "WORKSPACE_DIR", "folder of logs and state", Path, f"/workspace ({LOCAL_WORKSPACE} in local mode)"
+    ),
+    Variable("BENCHMARK_PERF", "pins perf: no benchmark is run", _seconds, unit="load/s"),
+    Variable("BENCHMARK_STATISTIC", "median or max over the runs", Statistic, "median"),
+    Variable("BENCHMARK_BUDGET", "no further benchmark run is begun after this time", _seconds, "60", "s"),
+    Variable("LOAD_TIMEOUT", "not ready after this time is reported as an error", _seconds, "1800", "s"),
+    Variable(
+        "DRAIN_TIMEOUT", "how long running requests may take to finish on SIGTERM", _seconds, "300", "s"
+    ),
+    Variable("MAX_BODY_SIZE", "largest request body", _whole, str(256 * 2**20), "bytes"),
+    Variable("PYWORKER_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR", _log_level, "INFO"),
+    Variable("PYWORKER_LOG_FORMAT", "text or json", _log_format, "text"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the environment says, read once and checked at once. Sizes in bytes, times in seconds."""
+
+    local: bool
+    container_id: int
+    master_token: str = field(repr=False)
+    report_addrs: tuple[str, ...]
+    worker_port: int
+    http_port: int
+    admin_port: int
+    public_url: str
+    use_ssl: bool
+    ssl_cert_file: Path
+    ssl_key_file: Path
+    unsecured: bool
+    allowed_urls: tuple[str, ...]
+    model_log: str | None
+    model_health: str | None
+    load_patterns: tuple[str, ...] | None
+    error_patterns: tuple[str, ...] | None
+    info_patterns: tuple[str, ...] | None
+    model_name: str
+    workspace: Path
+    benchmark_perf: float | None
+    benchmark_statistic: Statistic
+    benchmark_budget: float
+    load_timeout: float
+    drain_timeout: float
+    max_body_size: int
+    log_level: str
+    log_format: str
+    given: tuple[str, ...]
+    """Names of the variables that were set."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read ``environ`` (default: the process'). Raises `SettingsError` that names everything wrong at once."""
+        reader = _Reader(os.environ if environ is None else environ)
+        local = not reader.has("CONTAINER_ID")
+        port = reader.get("WORKER_PORT", 3000)
+        use_ssl = reader.get("USE_SSL", False)
+        public_url = _public_url(reader, local=local, port=port, use_ssl=use_ssl)
+        settings = cls(
+            local=local,
+            container_id=reader.get("CONTAINER_ID", 0),
+            master_token=reader.get("MASTER_TOKEN", ""),
+            report_addrs=reader.get("REPORT_ADDR", (LOCAL_ENGINE if local else DEFAULT_ENGINE,)),
+            worker_port=port,
+            http_port=reader.get("WORKER_HTTP_PORT", port + 1),
+            admin_port=reader.get("ADMIN_PORT", port + 2),
+            public_url=public_url,
+            use_ssl=use_ssl,
+            ssl_cert_file=reader.get("SSL_CERT_FILE", Path("/etc/instance.crt")),
+            ssl_key_file=reader.get("SSL_KEY_FILE", Path("/etc/instance.key")),
+            unsecured=reader.get("UNSECURED", False),
+            allowed_urls=reader.get("ALLOWED_URLS", ()),
+            model_log=reader.get("MODEL_LOG", None),
+            model_health=reader.get("MODEL_HEALTH_ENDPOINT", None),
+            load_patterns=reader.get("MODEL_LOAD_LOG_MSG", None),
+            error_patterns=reader.get("MODEL_ERROR_LOG_MSGS", None),
+            info_patterns=reader.get("MODEL_INFO_LOG_MSGS", None),
+            model_name=reader.get("MODEL_NAME", ""),
+            workspace=reader.get("WORKSPACE_DIR", Path(LOCAL_WORKSPACE if local else "/workspace")),
+            benchmark_perf=reader.get("BENCHMARK_PERF", None),
+            benchmark_statistic=reader.get("BENCHMARK_STATISTIC", Statistic.MEDIAN),
+            benchmark_budget=reader.get("BENCHMARK_BUDGET", 60.0),
+            load_timeout=reader.get("LOAD_TIMEOUT", 1800.0),
+            drain_timeout=reader.get("DRAIN_TIMEOUT", 300.0),
+            max_body_size=reader.get("MAX_BODY_SIZE", 256 * 2**20),
+            log_level=reader.get("PYWORKER_LOG_LEVEL", "INFO"),
+            log_format=reader.get("PYWORKER_LOG_FORMAT", "text"),
+            given=tuple(variable.name for variable in VARIABLES if reader.has(variable.name)),
+        )
+        if reader.problems:
+            raise SettingsError(reader.problems)
+        return settings
+
+
+def setting(name: str, default: str = "") -> str:
+    """What the instance says about ``name``, for handlers: the environment's text, or ``default`` without one."""
+    return os.environ.get(name) or default
+
+
+class _Reader:
+    """Reads variables by their row in `VARIABLES`; collects what is wrong instead of stopping at it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._rows = {variable.name: variable for variable in VARIABLES}
+        self.problems: list[str] = []
+
+    def has(self, name: str) -> bool:
+        return bool(self._environ.get(name, "").strip())
+
+    def get(self, name: str, default: _T, *, row: str = "") -> _T:
+        """The value of ``name``, or ``default`` when it is unset or empty."""
+        if not self.has(name):
+            return default
+        variable = self._rows[row or name]
+        text = self._environ[name].strip()
+        try:
+            value: _T = variable.read(text)
+        except ValueError as error:
+            shown = "(hidden)" if variable.secret else repr(text[:100])
+            self.problems.append(f"{name}={shown}: {_sentence(error, variable)}")
+            return default
+        return value
+
+
+def _sentence(error: ValueError, variable: Variable) -> str:
+    if str(error).startswith("must be") or "is not an http" in str(error):
+        return str(error)
+    if variable.read is Statistic:
+        return f"must be {' or '.join(item.value for item in Statistic)}"
+    return "must be a number" if variable.read is _seconds else "must be a whole number"
+
+
+def _public_url(reader: _Reader, *, local: bool, port: int, use_ssl: bool) -> str:
+    address = reader.get("PUBLIC_IPADDR", "127.0.0.1" if local else "")
+    port_name = f"VAST_TCP_PORT_{port}"
+    public_port = reader.get(port_name, port if local else 0, row="VAST_TCP_PORT_<WORKER_PORT>")
+    if not address:
+        reader.problems.append("PUBLIC_IPADDR is not set: clients would not know where this worker is")
+    if not public_port and not reader.has(port_name):
+        reader.problems.append(
+            f"{port_name} is not set: the template must publish port {port} (docker option -p {port}:{port})"
+        )
+    host = f"[{address}]" if ":" in address else address
+    return f"{'https' if use_ssl else 'http'}://{host}:{public_port}"

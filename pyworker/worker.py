@@ -1,0 +1,320 @@
+"""Builds every part of the worker once, runs them in one TaskGroup, drains on a signal."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import uvloop
+
+from pyworker.config import LogActionConfig, WorkerConfig
+from pyworker.console.admin import Admin
+from pyworker.console.status import Parts, status
+from pyworker.core.ledger import Ledger
+from pyworker.core.lifecycle import Event, Lifecycle
+from pyworker.core.log_lines import LineScanner
+from pyworker.core.signature import Verifier
+from pyworker.engine.client import EngineClient, EngineError, pause
+from pyworker.engine.reporter import Identity, Reporter
+from pyworker.handler import Handler, handlers_of
+from pyworker.logs import set_up_logging
+from pyworker.model.connection import ModelServer
+from pyworker.model.log_tail import LogTail
+from pyworker.model.measure import Measure
+from pyworker.model.startup import Startup
+from pyworker.server.app import App, Listener, tls_context
+from pyworker.server.proxy import Proxy
+from pyworker.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+FLUSH_TIMEOUT: Final = 15.0
+"""Seconds the last report and the last ends may take to reach the engine when the worker leaves."""
+
+CERTIFICATE_PAUSE: Final = 2.0
+
+
+class Worker:
+    """A worker for ``config`` on this instance.
+
+    Raises `ConfigError` for a configuration that cannot work and `SettingsError` for a wrong environment, both with
+    everything that is needed to mend them.
+    """
+
+    runs: ClassVar[int] = 0
+    """Workers run in this process: how the command line knows that a file has run its own."""
+
+    def __init__(self, config: WorkerConfig, *, settings: Settings | None = None) -> None:
+        self.config = config
+        self.settings = settings or Settings.from_env()
+        self.handlers = handlers_of(config, perf_is_known=self.settings.benchmark_perf is not None)
+
+    def run(self, **_: Any) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and return. Keyword arguments of the official package are ignored."""
+        set_up_logging(self.settings.log_level, self.settings.log_format)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self.run_async())
+
+    async def run_async(self, **_: Any) -> None:
+        """`run`, in a loop that runs already."""
+        Worker.runs += 1
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        cut = asyncio.Event()
+
+        def told() -> None:
+            if stop.is_set():
+                cut.set()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told)
+        try:
+            await self.serve(stop, cut)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def serve(self, stop: asyncio.Event, cut: asyncio.Event) -> None:
+        """Serve until ``stop`` is set, then drain; ``cut`` cuts the draining short."""
+        async with aiohttp.ClientSession() as session:
+            running = Running(self.config, self.settings, self.handlers, session)
+            await running.run(stop, cut)
+
+
+class Running:
+    """The parts of one worker at work."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        settings: Settings,
+        handlers: Sequence[Handler],
+        session: aiohttp.ClientSession,
+    ) -> None:
+        now = time.monotonic()
+        self._settings = settings
+        self._key_is_here = asyncio.Event()
+        self.lifecycle = Lifecycle(now)
+        self.ledger = Ledger()
+        self.verifier = Verifier(own_url=settings.public_url, allowed_urls=settings.allowed_urls)
+        self.client = EngineClient(settings.report_addrs, session)
+        self.reporter = Reporter(
+            identity=Identity(settings.container_id, settings.master_token, settings.public_url),
+            client=self.client,
+            ledger=self.ledger,
+            lifecycle=self.lifecycle,
+            unix_offset=time.time() - now,
+        )
+        self.model = _model_server(config, handlers)
+        self.proxy = Proxy(
+            verifier=self.verifier,
+            unsecured=settings.unsecured,
+            lifecycle=self.lifecycle,
+            ledger=self.ledger,
+            model=self.model,
+            max_body_size=settings.max_body_size,
+        )
+        self.health = _health(config, settings, handlers, self.model)
+        self.startup = self._startup(config, handlers)
+        self.tail = self._tail(config)
+        self.public = Listener(App(self.proxy, handlers).answer, max_body_size=settings.max_body_size)
+        parts = Parts(
+            settings=settings,
+            lifecycle=self.lifecycle,
+            ledger=self.ledger,
+            proxy=self.proxy,
+            startup=self.startup,
+            reporter=self.reporter,
+            tail=self.tail,
+            handlers=handlers,
+            model_url=self.model.url if self.model else "none: remote functions",
+        )
+        self.admin = Listener(Admin(partial(status, parts)).answer, max_body_size=2**20)
+
+    def _startup(self, config: WorkerConfig, handlers: Sequence[Handler]) -> Startup:
+        settings = self._settings
+        carrier = next((one for one in handlers if one.benchmark is not None), None)
+        measure = None
+        if carrier is not None:
+            measure = Measure(carrier, self.model)
+        return Startup(
+            lifecycle=self.lifecycle,
+            announce=self.reporter.announce,
+            measure=measure,
+            benchmark=carrier.benchmark if carrier else None,
+            parallel=carrier.parallel if carrier else False,
+            health=self.health,
+            waits_for_hint=_log_path(config, settings) is not None or config.lifecycle is not None,
+            context=config.lifecycle,
+            key_is_here=self._key_is_here,
+            pinned_perf=settings.benchmark_perf,
+            statistic=settings.benchmark_statistic,
+            benchmark_budget=settings.benchmark_budget,
+            load_timeout=settings.load_timeout,
+        )
+
+    def _tail(self, config: WorkerConfig) -> LogTail | None:
+        path = _log_path(config, self._settings)
+        if path is None:
+            return None
+        actions: LogActionConfig = config.log_action_config
+        scanner = LineScanner(
+            loaded=_first(self._settings.load_patterns, actions.on_load),
+            failed=_first(self._settings.error_patterns, actions.on_error),
+            info=_first(self._settings.info_patterns, actions.on_info),
+        )
+        return LogTail(path, scanner=scanner, on_event=self.startup.log_event)
+
+    # The life of a worker, in order...
+
+    async def run(self, stop: asyncio.Event, cut: asyncio.Event) -> None:
+        """Open the ports, bring the model up, serve until ``stop``, drain, leave."""
+        if self._settings.unsecured:
+            log.warning("UNSECURED=true: anyone who reaches the port reaches the model server")
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(part) for part in self._background()]
+            async with self._listening():
+                await stop.wait()
+                await self._drain(cut)
+                self.proxy.cut()
+            for task in background:
+                task.cancel()
+        await self._farewell()
+
+    def _background(self) -> list[Any]:
+        parts = [self.reporter.run(), self.startup.run()]
+        if self.tail is not None:
+            parts.append(self.tail.run())
+        if self._settings.unsecured:
+            self._key_is_here.set()
+        else:
+            parts.append(self._fetch_key())
+        return parts
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        tls = await self._tls()
+        try:
+            await self.admin.open("127.0.0.1", self._settings.admin_port)
+            await self.public.open(None, self._settings.worker_port, tls)
+            log.info(
+                "listening: port=%d admin=http://127.0.0.1:%d public=%s",
+                self.public.port,
+                self.admin.port,
+                self._settings.public_url,
+            )
+            yield
+        finally:
+            await self.public.close()
+            await self.admin.close()
+            await self.proxy.close()
+            if self.model is not None:
+                self.model.close()
+            if self.health is not None:
+                self.health[0].close()
+
+    async def _tls(self) -> ssl.SSLContext | None:
+        """The certificate, waited for while it is not there: meanwhile the engine is told what is missing."""
+        if not self._settings.use_ssl:
+            return None
+        while True:
+            try:
+                return tls_context(self._settings.ssl_cert_file, self._settings.ssl_key_file)
+            except OSError as error:  # ssl.SSLError is one
+                pair = f"{self._settings.ssl_cert_file} with {self._settings.ssl_key_file}"
+                self.startup.fail(f"TLS certificate {pair}: {error.strerror or error}")
+                await asyncio.sleep(CERTIFICATE_PAUSE)
+
+    async def _fetch_key(self) -> None:
+        failures = 0
+        while True:
+            try:
+                self.verifier.use_key(await self.client.fetch_key())
+            except EngineError as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("no public key from the engine yet: %s (trying on)", error)
+                await asyncio.sleep(pause(failures))
+            else:
+                log.info("public key of the engine fetched")
+                self._key_is_here.set()
+                return
+
+    async def _drain(self, cut: asyncio.Event) -> None:
+        self.lifecycle.handle(Event.STOP, time.monotonic())
+        self.reporter.announce()
+        log.info(
+            "draining: in_flight=%d limit=%g s", len(self.ledger.in_flight), self._settings.drain_timeout
+        )
+        async with asyncio.TaskGroup() as group:
+            ends = {group.create_task(self.proxy.emptied()), group.create_task(_set(cut))}
+            await asyncio.wait(
+                ends, timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in ends:
+                task.cancel()
+        if not self.ledger.idle:
+            log.warning("cutting requests that are still running: count=%d", len(self.ledger.in_flight))
+
+    async def _farewell(self) -> None:
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self.reporter.flush()
+        except TimeoutError:
+            log.warning("left without the engine knowing: unreported_ends=%d", self.ledger.unreported_ends)
+        else:
+            log.info("left: everything is reported")
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _first(wins: Sequence[str] | None, otherwise: Sequence[str]) -> Sequence[str]:
+    return otherwise if wins is None else wins
+
+
+def _log_path(config: WorkerConfig, settings: Settings) -> Path | None:
+    """The model server's log, unless an author's ``lifecycle`` stands in its place."""
+    name = settings.model_log or config.model_log_file
+    return Path(name) if name and config.lifecycle is None else None
+
+
+def _model_server(config: WorkerConfig, handlers: Sequence[Handler]) -> ModelServer | None:
+    """None where every handler is a remote function. Raises ValueError when one is needed and not named."""
+    if config.model_server_url is None:
+        if all(handler.call is not None for handler in handlers):
+            return None
+        raise SettingsError(
+            ["WorkerConfig.model_server_url=None: only handlers with a remote_function can do without"]
+        )
+    url = config.model_server_url.rstrip("/")
+    return ModelServer(f"{url}:{config.model_server_port}" if config.model_server_port else url)
+
+
+def _health(
+    config: WorkerConfig, settings: Settings, handlers: Sequence[Handler], model: ModelServer | None
+) -> tuple[ModelServer, str] | None:
+    """The health route, over connections of its own: traffic must not starve the probe."""
+    named = [
+        settings.model_health,
+        config.model_healthcheck_url,
+        *(handler.healthcheck for handler in handlers),
+    ]
+    found = next((one for one in named if one), None)
+    if found is None:
+        return None
+    if found.startswith("/"):
+        return (ModelServer(model.url), found) if model is not None else None
+    parts = urlsplit(found)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return ModelServer(f"{parts.scheme}://{parts.netloc}"), path

@@ -1,0 +1,116 @@
+"""Lines and what they mean, however the bytes arrive."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyworker.core.log_lines import MAX_LINE, MAX_TEXT, LineScanner, LogEvent, Mark
+
+
+def scanner() -> LineScanner:
+    return LineScanner(loaded=["model loaded", "re:^ready in \\d+ s"], failed=["Error:"], info=["loading"])
+
+
+def marks(events: list[LogEvent]) -> list[tuple[Mark, str]]:
+    return [(event.mark, event.line) for event in events]
+
+
+def test_lines_are_named_in_order() -> None:
+    text = b"loading 1\nnothing\nError: no\nmodel loaded\nready in 5 s\n"
+
+    assert marks(scanner().feed(text)) == [
+        (Mark.INFO, "loading 1"),
+        (Mark.FAILED, "Error: no"),
+        (Mark.LOADED, "model loaded"),
+    ]
+
+
+def test_a_regular_expression_matches_in_a_line() -> None:
+    assert marks(LineScanner(loaded=["re:ready in \\d+ s"]).feed(b"x ready in 5 s\n")) == [(Mark.LOADED, "x ready in 5 s")]
+
+
+def test_a_line_is_told_once_by_its_most_urgent_meaning() -> None:
+    assert marks(scanner().feed(b"loading: Error: model loaded Error: Error:\n")) == [
+        (Mark.FAILED, "loading: Error: model loaded Error: Error:")
+    ]
+
+
+def test_half_a_line_waits_for_its_end() -> None:
+    scan = scanner()
+
+    assert scan.feed(b"model lo") == []
+    assert marks(scan.feed(b"aded\n")) == [(Mark.LOADED, "model loaded")]
+
+
+def test_a_last_line_without_end_is_told_once_it_is_still() -> None:
+    scan = scanner()
+    scan.feed(b"model loaded")
+
+    assert marks(scan.flush()) == [(Mark.LOADED, "model loaded")]
+    assert scan.flush() == []
+    assert marks(scan.feed(b" really\nError: x\n")) == [(Mark.FAILED, "Error: x")]
+    assert marks(scan.feed(b"model loaded\n")) == [(Mark.LOADED, "model loaded")]
+
+
+def test_a_still_half_line_that_means_nothing_yet_is_read_again_whole() -> None:
+    scan = scanner()
+    scan.feed(b"model lo")
+
+    assert scan.flush() == []
+    assert marks(scan.feed(b"aded\n")) == [(Mark.LOADED, "model loaded")]
+
+
+def test_nothing_left_is_nothing_to_flush() -> None:
+    assert scanner().flush() == []
+
+
+def test_a_restarted_log_drops_the_half_line() -> None:
+    scan = scanner()
+    scan.feed(b"model lo")
+    scan.restart()
+
+    assert scan.feed(b"aded\n") == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"\x1b[32mmodel\x1b[0m loaded\n", b"model loaded\r\n", b"\xff\xfe model loaded\n"],
+    ids=["colours", "crlf", "invalid_utf8"],
+)
+def test_odd_bytes_do_not_hide_a_line(raw: bytes) -> None:
+    [event] = scanner().feed(raw)
+
+    assert event.mark is Mark.LOADED
+    assert event.line.endswith("model loaded")
+
+
+def test_an_endless_line_is_searched_and_not_kept() -> None:
+    scan = scanner()
+    events = scan.feed(b"x" * MAX_LINE + b"Error: inside")
+
+    assert [Mark.FAILED] == [event.mark for event in events]
+    assert len(events[0].line) <= MAX_TEXT
+    assert scan.flush() == []
+
+
+@pytest.mark.parametrize("patterns", [[""], ["re:"], ["re:("]])
+def test_nonsense_patterns_are_refused(patterns: list[str]) -> None:
+    with pytest.raises(ValueError, match="log pattern"):
+        LineScanner(info=patterns)
+
+
+LINES = st.lists(st.sampled_from([b"model loaded", b"Error: a", b"loading", b"x", b"", b"\x1b[1mloading\x1b[0m"]), max_size=12)
+
+
+@given(LINES, st.lists(st.integers(1, 9), min_size=1, max_size=9))
+def test_how_the_bytes_are_cut_does_not_matter(lines: list[bytes], sizes: list[int]) -> None:
+    text = b"".join(line + b"\n" for line in lines)
+    whole, pieces = scanner(), scanner()
+    told: list[LogEvent] = []
+    at = turn = 0
+    while at < len(text):
+        size = sizes[turn % len(sizes)]
+        told += pieces.feed(text[at : at + size])
+        at, turn = at + size, turn + 1
+
+    assert told == whole.feed(text)

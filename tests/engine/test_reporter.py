@@ -1,0 +1,222 @@
+"""The reporter against engines that fail: what is acknowledged equals the truth."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from pyworker.core.ledger import Ledger, Outcome
+from pyworker.core.lifecycle import Event, Lifecycle
+from pyworker.engine.client import EngineClient, EngineError, pause
+from pyworker.engine.reporter import Identity, Reporter
+from tests.system import eventually
+
+
+@dataclass
+class Engine:
+    """An engine that fails as told: it counts what it acknowledged."""
+
+    status: int = 200
+    delay: float = 0.0
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    at: list[float] = field(default_factory=list)
+    key: str = "no key"
+    url: str = ""
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.append(request.path)
+        body = await request.read()
+        await asyncio.sleep(self.delay)
+        if self.status != 200:
+            return web.Response(status=self.status)
+        if request.path == "/worker_status/":
+            self.statuses.append(json.loads(body))
+            self.at.append(time.monotonic())
+        elif request.path == "/delete_requests/":
+            self.ends += json.loads(body)["requests"]
+        return web.Response(text=self.key)
+
+    def sum(self, name: str) -> float:
+        return sum(report[name] for report in self.statuses)
+
+
+@contextlib.asynccontextmanager
+async def engine_up() -> AsyncIterator[Engine]:
+    engine = Engine()
+    runner = web.ServerRunner(web.Server(engine.answer), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield engine
+    await runner.cleanup()
+
+
+@dataclass
+class Rig:
+    """A reporter at work and what it reports on."""
+
+    ledger: Ledger
+    lifecycle: Lifecycle
+    reporter: Reporter
+
+    def serve(self, number: int, load: float = 10.0) -> None:
+        now = time.monotonic()
+        entry = self.ledger.enter(number, load, now)
+        self.ledger.start(entry, now)
+        self.ledger.settle(entry, Outcome.SERVED, now)
+
+
+@contextlib.asynccontextmanager
+async def reporting(*addresses: str) -> AsyncIterator[Rig]:
+    ledger, lifecycle = Ledger(), Lifecycle(time.monotonic())
+    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        reporter = Reporter(
+            identity=Identity(5, "master", "http://1.2.3.4:5"),
+            client=EngineClient(addresses, session),
+            ledger=ledger,
+            lifecycle=lifecycle,
+            unix_offset=1000.0,
+            disk_usage=lambda: 50.0,
+        )
+        task = group.create_task(reporter.run())
+        yield Rig(ledger, lifecycle, reporter)
+        task.cancel()
+
+
+async def test_the_first_report_leaves_at_once_and_says_who() -> None:
+    async with engine_up() as engine, reporting(engine.url) as _:
+        await eventually(lambda: engine.statuses, within=0.5)
+
+        report = engine.statuses[0]
+
+        assert (report["id"], report["mtoken"], report["url"]) == (5, "master", "http://1.2.3.4:5")
+        assert (report["loadtime"], report["disk_usage"], report["additional_disk_usage"]) == (0.0, 50.0, 0.0)
+
+
+async def test_a_change_of_state_does_not_wait() -> None:
+    async with engine_up() as engine, reporting(engine.url) as rig:
+        await eventually(lambda: engine.statuses)
+        rig.lifecycle.handle(Event.FAILED, time.monotonic(), reason="broken")
+        rig.reporter.announce()
+        await eventually(lambda: engine.statuses[-1]["error_msg"] == "broken", within=0.3)
+
+
+async def test_figures_leave_at_most_once_a_second() -> None:
+    async with engine_up() as engine, reporting(engine.url) as rig:
+        await eventually(lambda: engine.statuses)
+        for number in range(20):
+            rig.serve(number)
+            await asyncio.sleep(0.1)
+        await eventually(lambda: engine.sum("cur_perf") == 200.0)
+        gaps = [later - earlier for earlier, later in zip(engine.at, engine.at[1:], strict=False)]
+
+        assert len(gaps) >= 2
+        assert min(gaps) > 0.9
+
+
+async def test_every_end_is_told_once_in_order_with_unix_times() -> None:
+    async with engine_up() as engine, reporting(engine.url) as rig:
+        for number in range(2500):  # more than a batch
+            rig.serve(number)
+        rig.ledger.reject(9999, 1.0, time.monotonic())
+        await eventually(lambda: len(engine.ends) == 2501)
+
+        assert [*range(2500), 9999] == [end["request_idx"] for end in engine.ends]
+        assert abs(engine.ends[0]["work_completed_at"] - 1000.0 - time.monotonic()) < 10
+        assert engine.ends[-1]["work_started_at"] == 0.0
+        assert engine.ends[-1]["status"] == "Rejected"
+
+
+@pytest.mark.parametrize("trouble", ["500", "slow"])
+async def test_nothing_is_lost_around_an_engine_in_trouble(trouble: str) -> None:
+    async with engine_up() as engine, reporting(engine.url) as rig:
+        await eventually(lambda: engine.statuses)
+        if trouble == "500":
+            engine.status = 500
+        else:
+            engine.delay = 0.3
+        for number in range(30):
+            rig.serve(number)
+            await asyncio.sleep(0.03)
+            if number == 20:
+                engine.status, engine.delay = 200, 0.0
+        await eventually(lambda: len(engine.ends) == 30, within=10)
+        await eventually(lambda: engine.sum("cur_perf") == 300.0, within=10)
+
+        assert engine.sum("new_load") == 300.0
+        assert [*range(30)] == [end["request_idx"] for end in engine.ends]
+
+
+async def test_the_next_address_is_tried_and_remembered(unused_tcp_port: int) -> None:
+    async with engine_up() as engine, reporting(f"http://127.0.0.1:{unused_tcp_port}/", engine.url + "/") as rig:
+        await eventually(lambda: engine.statuses)
+
+        assert rig.reporter.statuses.failures == 0
+
+
+async def test_failures_are_kept_for_status() -> None:
+    async with engine_up() as engine, reporting(engine.url) as rig:
+        engine.status = 503
+        await eventually(lambda: rig.reporter.statuses.failures > 0)
+
+        assert rig.reporter.statuses.last_error == f"{engine.url}/worker_status/: status 503"
+
+        engine.status = 200
+        await eventually(lambda: rig.reporter.statuses.failures == 0)
+
+
+async def test_flush_delivers_what_is_left() -> None:
+    async with engine_up() as engine, aiohttp.ClientSession() as session:
+        ledger = Ledger()
+        reporter = Reporter(
+            identity=Identity(5, "m", "http://x"),
+            client=EngineClient([engine.url], session),
+            ledger=ledger,
+            lifecycle=Lifecycle(0.0),
+            unix_offset=0.0,
+        )
+        Rig(ledger, Lifecycle(0.0), reporter).serve(1)
+        engine.status = 500
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reporter.flush())
+            await eventually(lambda: engine.asked)
+            engine.status = 200
+
+        assert len(engine.ends) == 1
+        assert engine.sum("cur_perf") == 10.0
+
+
+async def test_an_address_to_skip_gets_no_ends() -> None:
+    async with aiohttp.ClientSession() as session:
+        client = EngineClient(["https://cloud.vast.ai/api/v0"], session)
+
+        with pytest.raises(EngineError, match="no address to call"):
+            await client.post("/delete_requests/", b"{}", skip=frozenset({"https://cloud.vast.ai/api/v0"}))
+
+
+async def test_a_key_that_is_none_is_an_error() -> None:
+    async with engine_up() as engine, aiohttp.ClientSession() as session:
+        with pytest.raises(EngineError, match="/pubkey/ gave no public key"):
+            await EngineClient([engine.url], session).fetch_key()
+
+
+async def test_an_engine_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyworker.engine.client.TIMEOUT", 0.05)
+    async with engine_up() as engine, aiohttp.ClientSession() as session:
+        engine.delay = 1.0
+        with pytest.raises(EngineError, match="no answer in 0.05 s"):
+            await EngineClient([engine.url], session).post("/x", b"{}")
+
+
+def test_pauses_grow_and_are_bounded() -> None:
+    assert 0.3 < pause(1) <= 0.5
+    assert 7.5 <= pause(50) <= 10.0

@@ -1,0 +1,315 @@
+"""Life of a model load through a real worker: hints, proof, benchmark, trouble, recovery."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from pyworker import BenchmarkConfig
+from tests.system import PAYLOAD, Model, Start, config_for, eventually, handler
+
+NO_HEALTH = {"model_healthcheck_url": None}
+
+
+async def test_a_loaded_line_leads_to_ready_and_the_engine_knows_at_once(start: Start, model: Model) -> None:
+    system = await start(config_for(model, **NO_HEALTH), ready=False)
+    await system.until_state("loading")
+    await eventually(lambda: len(system.engine.reports) > 0)
+
+    assert all(report.loadtime == 0 for report in system.engine.reports)
+
+    model.say("x model loaded x")
+    await eventually(lambda: system.engine.reports[-1].loadtime > 0, within=1.0)
+
+    assert system.last_report["max_perf"] == 1000.0
+    assert system.last_report["error_msg"] == ""
+
+
+async def test_a_health_route_is_as_good_a_hint(start: Start) -> None:
+    system = await start()
+
+    assert (await system.status())["state"] == "ready"
+
+
+async def test_without_log_and_health_the_proof_finds_out(start: Start, model: Model) -> None:
+    port = model.port
+    await model.stop()
+    config = config_for(model, model_log_file=None, **NO_HEALTH)
+    system = await start(config, ready=False)
+    found = await system.until_state("proving")
+
+    assert found["state"] == "proving"
+
+    model.port = port
+    await model.start()
+    await system.until_state("ready")
+
+
+async def test_a_stale_loaded_line_makes_nothing_ready(start: Start, model: Model) -> None:
+    model.say("model loaded")
+    await model.stop()
+    system = await start(config_for(model, **NO_HEALTH), ready=False)
+    found = await system.until_state("proving")
+    async with asyncio.timeout(5):
+        while "no connection to the model server" not in found["why"]:
+            found = await system.status()
+
+    assert all(report.loadtime == 0 for report in system.engine.reports)
+
+
+async def test_a_model_server_that_is_only_up_is_waited_for(start: Start, model: Model) -> None:
+    async def loading(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "Loading model"}}, status=503)
+
+    model.respond = loading
+    system = await start(ready=False)
+    found = await system.until_state("proving")
+    async with asyncio.timeout(5):
+        while "Loading model" not in found["why"]:
+            found = await system.status()
+
+    assert found["why"].startswith("the proving request has not succeeded yet: POST /x answered 503")
+
+    model.respond = None
+    await system.until_state("ready")
+
+
+async def test_the_benchmark_reads_bodies_to_their_end(start: Start, model: Model) -> None:
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for _ in range(5):
+            await response.write(b"data: x\n\n")
+            await asyncio.sleep(0.05)
+        return response
+
+    model.respond = stream
+    benchmark = BenchmarkConfig(dataset=[PAYLOAD], runs=2, concurrency=4)
+    system = await start(config_for(model, handler(benchmark_config=benchmark, allow_parallel_requests=True)), BENCHMARK_PERF="")
+    found = await system.status()
+
+    assert 400 / 0.6 < found["perf"] <= 400 / 0.25
+    assert len(found["benchmark"]["runs"]) == 2
+    assert len(model.heard) == 1 + 2 * 4
+
+
+async def test_a_serial_handler_is_measured_one_at_a_time(start: Start, model: Model) -> None:
+    async def slow(_: web.Request) -> web.StreamResponse:
+        assert model.working == 1
+        await asyncio.sleep(0.01)
+        return web.Response(text="ok")
+
+    model.respond = slow
+    await start(config_for(model, handler(benchmark_config=BenchmarkConfig(dataset=[PAYLOAD], runs=3))), BENCHMARK_PERF="")
+
+    assert len(model.heard) == 1 + 3
+
+
+async def test_the_budget_shortens_the_benchmark(start: Start, model: Model) -> None:
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.06)
+        return web.Response(text="ok")
+
+    model.respond = slow
+    config = config_for(model, handler(benchmark_config=BenchmarkConfig(dataset=[PAYLOAD], runs=50)))
+    system = await start(config, BENCHMARK_PERF="", BENCHMARK_BUDGET="0.1")
+
+    assert 1 <= len((await system.status())["benchmark"]["runs"]) < 5
+
+
+async def test_an_error_inside_a_200_is_no_success(start: Start, model: Model) -> None:
+    async def broken(_: web.Request) -> web.StreamResponse:
+        return web.Response(text='data: {"error":{"code":500}}\n\n')
+
+    model.respond = broken
+    system = await start(ready=False)
+    found = await system.until_state("proving")
+    async with asyncio.timeout(5):
+        while '{"error":{"code":500}}' not in found["why"]:
+            found = await system.status()
+
+
+async def test_an_error_line_while_loading_is_told_at_once(start: Start, model: Model) -> None:
+    model.health = 503
+    system = await start(ready=False)
+    await system.until_state("loading")
+    model.say("Error: no such file")
+    await eventually(lambda: system.engine.reports and system.engine.reports[-1].error_msg, within=1.0)
+
+    assert system.last_report["error_msg"] == "log: Error: no such file"
+    assert (await system.status())["why"] == "log: Error: no such file"
+
+
+async def test_an_error_line_stops_a_benchmark_at_once(start: Start, model: Model) -> None:
+    stuck = asyncio.Event()
+
+    async def respond(_: web.Request) -> web.StreamResponse:
+        if len(model.heard) > 1:
+            await stuck.wait()
+        return web.Response(text="ok")
+
+    model.respond = respond
+    system = await start(ready=False, BENCHMARK_PERF="")
+    await system.until_state("benchmarking")
+    model.say("Error: lost the device")
+    await system.until_state("errored")
+    await eventually(lambda: model.working == 0)
+
+
+async def test_a_ready_worker_that_fails_comes_back_proved_and_with_its_perf(start: Start, model: Model) -> None:
+    system = await start(config_for(model, **NO_HEALTH), ready=False, BENCHMARK_PERF="")
+    model.say("model loaded")
+    await system.until_state("ready")
+    first = system.last_report
+    heard = len(model.heard)
+    model.say("Error: crashed")
+    await eventually(lambda: system.engine.reports[-1].error_msg)
+
+    assert await system.client.status() == 503
+
+    model.say("model loaded")
+    await system.until_state("ready")
+    await eventually(lambda: not system.engine.reports[-1].error_msg)
+
+    assert len(model.heard) == heard + 1  # proved again, not measured again
+    assert (system.last_report["loadtime"], system.last_report["max_perf"]) == (first["loadtime"], first["max_perf"])
+
+
+async def test_one_missed_probe_condemns_nobody_three_do_and_health_heals(
+    start: Start, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyworker.model.startup.PROBE_EVERY", 0.02)
+    monkeypatch.setattr("pyworker.model.startup.PROBE_EVERY_UNTIL_READY", 0.02)
+    system = await start()
+    model.health = 500
+    found = await system.until_state("errored")
+
+    assert found["why"] == "health route /health failed 3 times: status 500"
+
+    model.health = 200
+    await system.until_state("ready")
+
+    assert system.last_report["error_msg"] == ""
+
+
+async def test_a_404_health_route_is_a_configuration_error(start: Start, model: Model) -> None:
+    model.health = 404
+    system = await start(ready=False)
+    found = await system.until_state("errored")
+
+    assert "health route /health answered 404: set MODEL_HEALTH_ENDPOINT" in found["why"]
+
+
+async def test_an_absolute_health_url(start: Start, model: Model) -> None:
+    config = config_for(model, model_healthcheck_url=f"http://127.0.0.1:{model.port}/health?x=1", model_log_file=None)
+
+    assert (await (await start(config)).status())["state"] == "ready"
+
+
+async def test_a_benchmark_without_success_is_explained(
+    start: Start, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyworker.model.startup.BENCHMARK_PAUSES", (0.01, 0.01))
+
+    async def respond(_: web.Request) -> web.StreamResponse:
+        if len(model.heard) > 1:
+            return web.Response(status=500, text="out of memory\nmore")
+        return web.Response(text="ok")
+
+    model.respond = respond
+    system = await start(ready=False, BENCHMARK_PERF="")
+    found = await system.until_state("errored")
+
+    assert found["why"] == "benchmark: no benchmark request succeeded: POST /x answered 500: out of memory"
+    assert len(model.heard) == 1 + 3
+
+
+async def test_a_benchmark_generator_that_raises_is_named(start: Start, model: Model) -> None:
+    def generator() -> dict[str, str]:
+        raise KeyError("word list")
+
+    system = await start(config_for(model, handler(benchmark_config=BenchmarkConfig(generator=generator))), ready=False)
+    found = await system.until_state("proving")
+    async with asyncio.timeout(5):
+        while "the benchmark generator of /x raised KeyError" not in found["why"]:
+            found = await system.status()
+
+
+async def test_not_ready_in_time_is_an_error_that_says_the_stage(start: Start, model: Model) -> None:
+    model.health = 503
+    system = await start(ready=False, LOAD_TIMEOUT="0.2")
+    found = await system.until_state("errored")
+
+    assert found["why"] == "not ready after 0.2 s: still loading"
+
+    model.health = 200
+    await system.until_state("ready")
+
+
+async def test_info_lines_are_echoed(start: Start, model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "pyworker"):
+        await start()
+        model.say("info: 5 GB downloaded")
+        await eventually(lambda: "model server: info: 5 GB downloaded" in caplog.messages)
+
+
+async def test_patterns_of_the_environment_win(start: Start, model: Model) -> None:
+    system = await start(config_for(model, **NO_HEALTH), ready=False, MODEL_LOAD_LOG_MSG="re:up in \\d+ s\nother")
+    await system.until_state("loading")
+    model.say("model loaded", "up in 5 s")
+    await system.until_state("ready")
+
+
+async def test_a_lifecycle_stands_in_place_of_a_log(start: Start, model: Model) -> None:
+    told: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def lifecycle() -> AsyncIterator[None]:
+        told.append("entered")
+        yield
+        told.append("left")
+
+    system = await start(config_for(model, lifecycle=lifecycle(), **NO_HEALTH))
+
+    assert told == ["entered"]
+    assert system.task is not None
+
+    system.stop.set()
+    await system.task
+
+    assert told == ["entered", "left"]
+
+
+async def test_a_lifecycle_that_fails_is_the_reason(start: Start, model: Model) -> None:
+    @contextlib.asynccontextmanager
+    async def lifecycle() -> AsyncIterator[None]:
+        raise RuntimeError("no weights")
+        yield
+
+    system = await start(config_for(model, lifecycle=lifecycle(), **NO_HEALTH), ready=False)
+    found = await system.until_state("errored")
+
+    assert found["why"] == "lifecycle failed to start: RuntimeError: no weights"
+
+
+async def test_a_remote_function_is_benchmarked(start: Start, model: Model) -> None:
+    calls: list[str] = []
+
+    async def work(prompt: str) -> str:
+        calls.append(prompt)
+        await asyncio.sleep(0.01)
+        return prompt
+
+    config = config_for(
+        model, handler(remote_function=work), model_server_url=None, model_log_file=None, model_healthcheck_url=None
+    )
+    system = await start(config, BENCHMARK_PERF="")
+
+    assert calls == ["hi", "hi"]
+    assert 0 < (await system.status())["perf"] <= 100 / 0.01
+    assert json.dumps(await system.status())
