@@ -61,7 +61,7 @@ make_environment() {
 install_failure() {
   local cause
   cause=$(grep -E '^(ERROR|error):|No space left|Temporary failure|Network is unreachable|Connection' "$log" | tail -n 1 || true)
-  if grep -qE 'Temporary failure in name resolution|Network is unreachable|Failed to establish a new connection|Could not connect|NewConnectionError|ConnectTimeout|ProxyError' "$log"; then
+  if grep -qE 'from versions: none|Temporary failure in name resolution|Network is unreachable|Failed to establish a new connection|Could not connect|NewConnectionError|ConnectTimeout|ProxyError' "$log"; then
     printf 'the package index cannot be reached: is this machine on the network? (%s)' "$log"
   else
     printf 'installing failed: %s (%s)' "${cause:-pip says nothing}" "$log"

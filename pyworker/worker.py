@@ -36,8 +36,8 @@ from pyworker.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
-FLUSH_TIMEOUT: Final = 15.0
-"""Seconds the last report and the last ends may take to reach the engine when the worker leaves."""
+FLUSH_TIMEOUT: Final = 5.0
+"""Seconds the last report and the last ends may take to reach the engine: docker stop allows ten for everything."""
 
 CERTIFICATE_PAUSE: Final = 2.0
 

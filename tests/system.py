@@ -69,7 +69,9 @@ class Model:
             log.writelines(line + "\n" for line in lines)
 
     async def start(self) -> None:
-        self._runner = web.ServerRunner(web.Server(self._answer, handler_cancellation=True), shutdown_timeout=0.1)
+        self._runner = web.ServerRunner(
+            web.Server(self._answer, handler_cancellation=True), shutdown_timeout=0.1
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         self.port = self._runner.addresses[0][1]
@@ -162,6 +164,12 @@ class System:
                     return found
                 await asyncio.sleep(0.01)
 
+    async def until_in_flight(self, count: int) -> None:
+        """Wait until exactly ``count`` requests are queued or working."""
+        async with asyncio.timeout(5):
+            while (await self.status())["requests"]["in_flight"]["count"] != count:
+                await asyncio.sleep(0.002)
+
     async def until_settled(self, count: int) -> list[dict[str, Any]]:
         """Wait until the engine has heard of ``count`` ended requests; what it heard."""
         await eventually(lambda: len(self.engine.ended) >= count)
@@ -175,7 +183,9 @@ class System:
 
 
 def as_dict(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(value, default=lambda one: {k: getattr(one, k) for k in one.__struct_fields__}))
+    found: dict[str, Any] = json.loads(
+        json.dumps(value, default=lambda one: {k: getattr(one, k) for k in one.__struct_fields__})
+    )
     return found
 
 
@@ -192,7 +202,9 @@ def config_for(model: Model, *handlers: HandlerConfig, **fields: Any) -> WorkerC
         "model_log_file": str(model.log),
         "model_healthcheck_url": "/health",
         "handlers": list(handlers) or [handler()],
-        "log_action_config": LogActionConfig(on_load=["model loaded"], on_error=["Error:"], on_info=["info:"]),
+        "log_action_config": LogActionConfig(
+            on_load=["model loaded"], on_error=["Error:"], on_info=["info:"]
+        ),
     }
     return WorkerConfig(**{**defaults, **fields})
 
@@ -219,8 +231,12 @@ async def start(engine: LocalEngine, model: Model, tmp_path: Path) -> AsyncItera
     """Start a worker: ``await start(config, SETTING="value")``. Ready before it is returned, unless ``ready=False``."""
     async with AsyncExitStack() as stack:
 
-        async def begin(config: WorkerConfig | None = None, *, ready: bool = True, **environment: str) -> System:
-            system = await stack.enter_async_context(_running(config or config_for(model), engine, model, tmp_path, environment))
+        async def begin(
+            config: WorkerConfig | None = None, *, ready: bool = True, **environment: str
+        ) -> System:
+            system = await stack.enter_async_context(
+                _running(config or config_for(model), engine, model, tmp_path, environment)
+            )
             if ready:
                 await system.until_state("ready")
             return system

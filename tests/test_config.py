@@ -82,7 +82,9 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
 
 
 @pytest.mark.parametrize(("make", "message"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
-def test_nonsense_is_named_with_field_value_and_what_is_allowed(make: Callable[[], object], message: str) -> None:
+def test_nonsense_is_named_with_field_value_and_what_is_allowed(
+    make: Callable[[], object], message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         make()
 
@@ -114,7 +116,9 @@ def test_without_handlers_there_is_one_for_the_root() -> None:
 
 
 def test_benchmark_data_goes_to_the_benchmark_route() -> None:
-    config = WorkerConfig(handlers=[handler(route="/a"), handler(route="/b")], benchmark_data=[{"n": 1}], benchmark_route="/b")
+    config = WorkerConfig(
+        handlers=[handler(route="/a"), handler(route="/b")], benchmark_data=[{"n": 1}], benchmark_route="/b"
+    )
     a, b = handlers_of(config, perf_is_known=False)
 
     assert a.benchmark is None
@@ -123,7 +127,9 @@ def test_benchmark_data_goes_to_the_benchmark_route() -> None:
 
 
 def test_benchmark_data_fills_a_benchmark_config_without_payloads() -> None:
-    config = WorkerConfig(handlers=[handler(benchmark_config=BenchmarkConfig(runs=3))], benchmark_data=[{"n": 1}])
+    config = WorkerConfig(
+        handlers=[handler(benchmark_config=BenchmarkConfig(runs=3))], benchmark_data=[{"n": 1}]
+    )
     [one] = handlers_of(config, perf_is_known=False)
 
     assert one.benchmark is not None
@@ -134,7 +140,10 @@ def test_benchmark_data_fills_a_benchmark_config_without_payloads() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (WorkerConfig(handlers=[handler(benchmark_config=BenchmarkConfig())]), "the benchmark of /x has no payloads"),
+        (
+            WorkerConfig(handlers=[handler(benchmark_config=BenchmarkConfig())]),
+            "the benchmark of /x has no payloads",
+        ),
         (WorkerConfig(handlers=[handler()], benchmark_route="/x"), "benchmark_route='/x' has no payloads"),
         (
             WorkerConfig(handlers=[handler(route="/a"), handler(route="/b")], benchmark_data=[{}]),
@@ -156,7 +165,9 @@ async def lifecycle() -> AsyncIterator[None]:
 def test_what_is_right_is_taken() -> None:
     config = WorkerConfig(
         model_server_url="https://example.com",
-        handlers=[handler(remote_function=remote, is_remote_dispatch=True, max_queue_time=0.0, healthcheck="/h")],
+        handlers=[
+            handler(remote_function=remote, is_remote_dispatch=True, max_queue_time=0.0, healthcheck="/h")
+        ],
         lifecycle=lifecycle(),
         max_sessions=None,
     )

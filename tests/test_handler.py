@@ -38,7 +38,9 @@ def test_the_workload_is_the_calculator_s() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, "x", None])
-def test_a_calculator_s_nonsense_costs_the_default_and_one_warning(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_calculator_s_nonsense_costs_the_default_and_one_warning(
+    value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     one = handler(workload_calculator=lambda _: value)
     with caplog.at_level(logging.WARNING):
         loads = [one.prepare(b"{}").load for _ in range(3)]
@@ -59,7 +61,8 @@ def test_bytes_stay_when_the_parser_changes_nothing() -> None:
 
 def test_a_parser_s_change_is_what_the_model_server_gets_and_what_is_priced() -> None:
     one = handler(
-        request_parser=lambda payload: {**payload, "n": True}, workload_calculator=lambda payload: 7 if payload["n"] is True else 1
+        request_parser=lambda payload: {**payload, "n": True},
+        workload_calculator=lambda payload: 7 if payload["n"] is True else 1,
     )
     work = one.prepare(b'{"n": 1}')
 
@@ -170,7 +173,7 @@ class Custom:
     benchmark_runs = 2
     allow_parallel_requests = True
     max_queue_time = 5.0
-    remote_function = None
+    remote_function: bool | None = None
 
     @classmethod
     def payload_cls(cls) -> type[Payload]:
@@ -194,7 +197,13 @@ class Remote(Custom):
 def test_a_handler_class() -> None:
     one = handler(handler_class=Custom)
 
-    assert (one.route, one.model_path, one.healthcheck, one.parallel, one.max_queue_time) == ("/x", "/other", "/h", True, 5.0)
+    assert (one.route, one.model_path, one.healthcheck, one.parallel, one.max_queue_time) == (
+        "/x",
+        "/other",
+        "/h",
+        True,
+        5.0,
+    )
     assert one.benchmark is not None
     assert (one.benchmark.runs, one.benchmark.concurrency) == (2, 4)
     assert one.sample().load == 10.0

@@ -40,7 +40,9 @@ def test_a_laptop_needs_no_setting() -> None:
 
 
 def test_ports_follow_the_worker_port() -> None:
-    settings = Settings.from_env({**INSTANCE, "WORKER_PORT": "5000", "VAST_TCP_PORT_5000": "5005", "ADMIN_PORT": "99"})
+    settings = Settings.from_env(
+        {**INSTANCE, "WORKER_PORT": "5000", "VAST_TCP_PORT_5000": "5005", "ADMIN_PORT": "99"}
+    )
 
     assert settings.public_url == "http://1.2.3.4:5005"
     assert (settings.worker_port, settings.http_port, settings.admin_port) == (5000, 5001, 99)
@@ -51,7 +53,9 @@ def test_ipv6_addresses_get_their_brackets() -> None:
 
 
 def test_empty_is_unset_and_lines_are_patterns() -> None:
-    settings = Settings.from_env({"MODEL_LOG": " ", "MODEL_LOAD_LOG_MSG": "a b\n\nre:c\n", "BENCHMARK_STATISTIC": "max"})
+    settings = Settings.from_env(
+        {"MODEL_LOG": " ", "MODEL_LOAD_LOG_MSG": "a b\n\nre:c\n", "BENCHMARK_STATISTIC": "max"}
+    )
 
     assert settings.model_log is None
     assert settings.load_patterns == ("a b", "re:c")

@@ -71,7 +71,12 @@ class LogTail:
     async def _watch(self, places: "_Places") -> None:
         """Look whenever something happens at ``places``, and every `POLL` seconds; return when they have changed."""
         watch = watchfiles.awatch(
-            *places.folders, debounce=20, step=5, recursive=False, yield_on_timeout=True, rust_timeout=int(POLL * 1000)
+            *places.folders,
+            debounce=20,
+            step=5,
+            recursive=False,
+            yield_on_timeout=True,
+            rust_timeout=int(POLL * 1000),
         )
         async for changes in watch:
             if not changes or any(Path(path).name in places.names for _, path in changes):

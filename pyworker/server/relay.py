@@ -5,7 +5,7 @@ come, each chunk written to the client's transport by the model connection itsel
 """
 
 import asyncio
-from typing import Final, cast
+from typing import Final
 
 from aiohttp import web
 
@@ -126,7 +126,7 @@ class _Pump:
 def _transport(request: web.BaseRequest) -> asyncio.Transport:
     if request.transport is None or request.transport.is_closing():
         raise asyncio.CancelledError  # the client is gone; aiohttp is about to say so
-    return cast("asyncio.Transport", request.transport)  # uvloop's is one in all but name
+    return request.transport
 
 
 def _cut(transport: asyncio.Transport, *, hard: bool) -> None:

@@ -8,7 +8,9 @@ from pyworker.core.admission import Lane, Ticket, retry_after
 from pyworker.core.errors import QueueFull
 
 
-def enter(lane: Lane, load: float = 10.0, *, perf: float = 10.0, in_flight: float = 0.0, most: float | None = None) -> Ticket:
+def enter(
+    lane: Lane, load: float = 10.0, *, perf: float = 10.0, in_flight: float = 0.0, most: float | None = None
+) -> Ticket:
     return lane.enter(load, perf=perf, in_flight=in_flight, max_wait=most)
 
 
@@ -80,8 +82,12 @@ def test_retry_after_is_bounded() -> None:
     assert [1.0, 5.0, 3600.0] == [retry_after(0.1), retry_after(5.0), retry_after(float("inf"))]
 
 
-@given(st.integers(1, 4), st.lists(st.tuples(st.booleans(), st.integers(0, 50), st.integers(1, 64)), max_size=60))
-def test_never_wider_than_its_width_never_idle_while_someone_waits(width: int, steps: list[tuple[bool, int, int]]) -> None:
+@given(
+    st.integers(1, 4), st.lists(st.tuples(st.booleans(), st.integers(0, 50), st.integers(1, 64)), max_size=60)
+)
+def test_never_wider_than_its_width_never_idle_while_someone_waits(
+    width: int, steps: list[tuple[bool, int, int]]
+) -> None:
     lane = Lane(width)
     inside: list[Ticket] = []
     for comes, which, load in steps:

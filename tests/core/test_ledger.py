@@ -23,7 +23,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = Ledger()
         self.on_its_way: Report | None = None
         self.acknowledged = {"new": 0.0, "rejected": 0.0, "served": 0.0}
-        self.truth = {outcome: 0.0 for outcome in Outcome}
+        self.truth = dict.fromkeys(Outcome, 0.0)
         self.entered = 0.0
         self.ends_due: list[int] = []
         self.ends_seen: list[int] = []

@@ -26,7 +26,9 @@ def test_lines_are_named_in_order() -> None:
 
 
 def test_a_regular_expression_matches_in_a_line() -> None:
-    assert marks(LineScanner(loaded=["re:ready in \\d+ s"]).feed(b"x ready in 5 s\n")) == [(Mark.LOADED, "x ready in 5 s")]
+    assert marks(LineScanner(loaded=["re:ready in \\d+ s"]).feed(b"x ready in 5 s\n")) == [
+        (Mark.LOADED, "x ready in 5 s")
+    ]
 
 
 def test_a_line_is_told_once_by_its_most_urgent_meaning() -> None:
@@ -99,7 +101,10 @@ def test_nonsense_patterns_are_refused(patterns: list[str]) -> None:
         LineScanner(info=patterns)
 
 
-LINES = st.lists(st.sampled_from([b"model loaded", b"Error: a", b"loading", b"x", b"", b"\x1b[1mloading\x1b[0m"]), max_size=12)
+LINES = st.lists(
+    st.sampled_from([b"model loaded", b"Error: a", b"loading", b"x", b"", b"\x1b[1mloading\x1b[0m"]),
+    max_size=12,
+)
 
 
 @given(LINES, st.lists(st.integers(1, 9), min_size=1, max_size=9))

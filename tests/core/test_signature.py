@@ -39,7 +39,16 @@ def test_spelling_of_our_url_does_not_matter(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://1.2.3.4:40123", "http://1.2.3.5:40123", "http://1.2.3.4:40124", "http://1.2.3.4", "", "x", "http://a:b"]
+    "url",
+    [
+        "https://1.2.3.4:40123",
+        "http://1.2.3.5:40123",
+        "http://1.2.3.4:40124",
+        "http://1.2.3.4",
+        "",
+        "x",
+        "http://a:b",
+    ],
 )
 def test_a_true_signature_for_another_worker_is_refused_and_both_are_named(url: str) -> None:
     with pytest.raises(BadSignature) as refusal:
@@ -109,7 +118,11 @@ def test_both_forms_of_a_public_key_are_read(form: PublicFormat) -> None:
 
 
 def test_a_key_that_is_not_rsa_is_refused() -> None:
-    pem = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    pem = (
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
 
     with pytest.raises(ValueError, match="must be RSA"):
         read_public_key(pem)

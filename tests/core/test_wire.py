@@ -33,7 +33,9 @@ AUTH = {
 
 
 def body(**changes: Any) -> bytes:
-    return json.dumps({"auth_data": AUTH, "session_id": None, "payload": {"prompt": "hi"}, **changes}).encode()
+    return json.dumps(
+        {"auth_data": AUTH, "session_id": None, "payload": {"prompt": "hi"}, **changes}
+    ).encode()
 
 
 def refusal(raw: bytes, *, signed: bool = True) -> dict[str, Any]:
@@ -141,7 +143,9 @@ def test_everything_wrong_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost", "expected"), [("256", 256.0), (256, 256.0), (0.5, 0.5), ("0", 0.0)], ids=["text", "whole", "half", "zero"]
+    ("cost", "expected"),
+    [("256", 256.0), (256, 256.0), (0.5, 0.5), ("0", 0.0)],
+    ids=["text", "whole", "half", "zero"],
 )
 def test_cost_comes_as_text_or_number(cost: Any, expected: float) -> None:
     assert parse_envelope(body(auth_data={**AUTH, "cost": cost})).grant().cost == expected
@@ -222,7 +226,12 @@ def test_worker_status_says_every_field_of_the_contract() -> None:
 
 def test_delete_requests_say_every_field_of_the_contract() -> None:
     end = EndedRequest(
-        request_idx=1, success=True, status="Success", entered_queue_at=1.0, work_started_at=1.2, work_completed_at=3.4
+        request_idx=1,
+        success=True,
+        status="Success",
+        entered_queue_at=1.0,
+        work_started_at=1.2,
+        work_completed_at=3.4,
     )
 
     assert json.loads(encode(DeleteRequests(worker_id=5, mtoken="t", requests=(end,)))) == {

@@ -46,7 +46,7 @@ class Engine:
         return web.Response(text=self.key)
 
     def sum(self, name: str) -> float:
-        return sum(report[name] for report in self.statuses)
+        return float(sum(report[name] for report in self.statuses))
 
 
 @contextlib.asynccontextmanager
@@ -157,7 +157,10 @@ async def test_nothing_is_lost_around_an_engine_in_trouble(trouble: str) -> None
 
 
 async def test_the_next_address_is_tried_and_remembered(unused_tcp_port: int) -> None:
-    async with engine_up() as engine, reporting(f"http://127.0.0.1:{unused_tcp_port}/", engine.url + "/") as rig:
+    async with (
+        engine_up() as engine,
+        reporting(f"http://127.0.0.1:{unused_tcp_port}/", engine.url + "/") as rig,
+    ):
         await eventually(lambda: engine.statuses)
 
         assert rig.reporter.statuses.failures == 0

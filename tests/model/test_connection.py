@@ -57,7 +57,9 @@ async def test_what_is_asked() -> None:
 
         assert await answer.read() == b"hi"
 
-    expected = b"POST /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-One: 1\r\nContent-Length: 4\r\n\r\n" % server.port
+    expected = (
+        b"POST /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-One: 1\r\nContent-Length: 4\r\n\r\n" % server.port
+    )
 
     assert heard == [(expected, b"body")]
 
@@ -81,7 +83,15 @@ async def test_head_and_body_as_they_were_said() -> None:
         ([b"HTTP/1.1 204 No Content\r\n\r\n"], False, b""),
         ([b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n"], False, b""),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], False, b""),
-        ([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + CHUNKED, b"0\r\n\r\n"], False, b""),
+        (
+            [
+                b"HTTP/1.1 100 Continue\r\n\r\n",
+                b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + CHUNKED,
+                b"0\r\n\r\n",
+            ],
+            False,
+            b"",
+        ),
         ([b"HTTP/1.0 200 OK\r\n\r\nold"], True, b"old"),
     ],
     ids=["chunked", "trailers", "until_close", "204", "304", "empty", "informational", "http_1_0"],
@@ -159,7 +169,9 @@ async def test_a_fresh_connection_that_dies_before_an_answer_is_a_502() -> None:
 
 
 async def test_refused_is_a_502_that_names_the_address(unused_tcp_port: int) -> None:
-    with pytest.raises(ModelUnreachable, match=f"no connection to the model server at 127.0.0.1:{unused_tcp_port}"):
+    with pytest.raises(
+        ModelUnreachable, match=f"no connection to the model server at 127.0.0.1:{unused_tcp_port}"
+    ):
         await ask(ModelServer(f"http://127.0.0.1:{unused_tcp_port}"))
 
 
@@ -194,7 +206,9 @@ async def test_an_answer_that_breaks_off_is_broken(pieces: list[bytes]) -> None:
             await answer.read()
 
 
-@pytest.mark.parametrize("raw", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 banana\r\n\r\n"], ids=["ssh", "status"])
+@pytest.mark.parametrize(
+    "raw", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 banana\r\n\r\n"], ids=["ssh", "status"]
+)
 async def test_what_is_not_http_is_a_502(raw: bytes) -> None:
     async with model(says(raw)) as (client, _):
         with pytest.raises(ModelUnreachable, match="not HTTP"):

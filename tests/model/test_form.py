@@ -8,7 +8,15 @@ from pyworker.model.form import encode_form
 
 async def test_every_kind_of_field() -> None:
     content_type, body = await encode_form(
-        {"file": ("a.wav", b"RIFF", "audio/wav"), "n": 5, "on": True, "off": False, "none": None, "many": ["a", "b"], "json": {"x": 1}}
+        {
+            "file": ("a.wav", b"RIFF", "audio/wav"),
+            "n": 5,
+            "on": True,
+            "off": False,
+            "none": None,
+            "many": ["a", "b"],
+            "json": {"x": 1},
+        }
     )
     text = body.decode()
 

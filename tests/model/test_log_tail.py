@@ -143,7 +143,9 @@ async def test_no_file_in_its_place_is_waited_out_with_one_warning(
         append(log, b"loaded\n")
         await heard.until("loaded")
 
-    assert ["it is no regular file"] == [record.getMessage().rpartition("why=")[2] for record in caplog.records]
+    assert ["it is no regular file"] == [
+        record.getMessage().rpartition("why=")[2] for record in caplog.records
+    ]
 
 
 async def test_a_loaded_line_is_told_within_milliseconds(log: Path) -> None:

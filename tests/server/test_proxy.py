@@ -11,11 +11,13 @@ import pytest
 from aiohttp import web
 
 from pyworker import JsonDataException
-from tests.system import PAYLOAD, Start, System, config_for, eventually, handler, Model
+from tests.system import PAYLOAD, Model, Start, System, config_for, eventually, handler
 
 
 def nothing_counted(system: System) -> bool:
-    return not system.engine.ended and all(report.num_requests_recieved == 0 for report in system.engine.reports)
+    return not system.engine.ended and all(
+        report.num_requests_recieved == 0 for report in system.engine.reports
+    )
 
 
 async def test_a_signed_request_is_answered_and_reported(start: Start) -> None:
@@ -41,7 +43,9 @@ async def test_a_signed_request_is_answered_and_reported(start: Start) -> None:
     ],
     ids=["forged", "garbage", "other_worker"],
 )
-async def test_a_wrong_signature_is_401_and_nothing_is_counted(start: Start, change: dict[str, Any], why: str) -> None:
+async def test_a_wrong_signature_is_401_and_nothing_is_counted(
+    start: Start, change: dict[str, Any], why: str
+) -> None:
     system = await start()
     if "url" in change:
         change["signature"] = system.client.sign(change["url"])
@@ -57,7 +61,9 @@ async def test_a_wrong_signature_is_401_and_nothing_is_counted(start: Start, cha
     assert len(system.model.heard) == heard + 1
 
 
-@pytest.mark.parametrize("raw", [b"", b"null", b"5", b"[]", b"{", b"\xff\xfe", b'{"auth_data": null}', b'{"auth_data": 5}'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"null", b"5", b"[]", b"{", b"\xff\xfe", b'{"auth_data": null}', b'{"auth_data": 5}']
+)
 async def test_what_is_no_envelope_is_422_and_nothing_is_counted(start: Start, raw: bytes) -> None:
     system = await start()
     async with system.session.post(system.client.url + "/x", data=raw) as answer:
@@ -70,7 +76,10 @@ async def test_what_is_no_envelope_is_422_and_nothing_is_counted(start: Start, r
 async def test_a_signed_request_with_a_wrong_field_is_422_and_reported_as_rejected(start: Start) -> None:
     system = await start()
     async with system.client.post(body=system.client.envelope(reqnum="x")) as answer:
-        assert (answer.status, await answer.json()) == (422, {"auth_data": {"reqnum": "must be a whole number, 0 or more"}})
+        assert (answer.status, await answer.json()) == (
+            422,
+            {"auth_data": {"reqnum": "must be a whole number, 0 or more"}},
+        )
 
     [end] = await system.until_settled(1)
 
@@ -86,7 +95,10 @@ async def test_the_payload_arrives_as_the_bytes_the_client_wrote(start: Start) -
         return web.Response(text="fine")
 
     system.model.respond = respond
-    async with system.session.post(system.client.url + "/x?api_key=secret", data=envelope, headers={"Authorization": "Bearer secret", "Cookie": "a=b", "traceparent": "00-1", "X-Request-Id": "r1", "X-Other": "o"}) as answer:
+    secrets = {"Authorization": "Bearer secret", "Cookie": "a=b", "X-Other": "o"}
+    passed_on = {"traceparent": "00-1", "X-Request-Id": "r1"}
+    url = system.client.url + "/x?api_key=secret"
+    async with system.session.post(url, data=envelope, headers={**secrets, **passed_on}) as answer:
         assert await answer.text() == "fine"
     request, body = system.model.heard[-1]
 
@@ -102,8 +114,14 @@ async def test_the_answer_is_the_model_server_s_own(start: Start) -> None:
     packed = gzip.compress(b"hello" * 1000)
 
     async def respond(_: web.Request) -> web.StreamResponse:
-        headers = [("Content-Encoding", "gzip"), ("X-Two", "1"), ("X-Two", "2"), ("Keep-Alive", "timeout=5"), ("Content-Type", "text/x")]
-        return web.Response(status=418, reason="Teapot", body=packed, headers=headers)  # type: ignore[arg-type]
+        headers = [
+            ("Content-Encoding", "gzip"),
+            ("X-Two", "1"),
+            ("X-Two", "2"),
+            ("Keep-Alive", "timeout=5"),
+            ("Content-Type", "text/x"),
+        ]
+        return web.Response(status=418, reason="Teapot", body=packed, headers=headers)
 
     system = await start()
     system.model.respond = respond
@@ -237,17 +255,20 @@ async def test_not_ready_is_503_with_a_reason(start: Start, model: Model) -> Non
     await eventually(lambda: len(system.engine.ended) >= 2)
 
     assert {end.status for end in system.engine.ended} == {"Rejected"}
-    await eventually(lambda: sum(report.rej_load for report in system.engine.reports) == 100.0 * len(system.engine.ended))
+    await eventually(
+        lambda: sum(report.rej_load for report in system.engine.reports) == 100.0 * len(system.engine.ended)
+    )
     assert sum(report.new_load for report in system.engine.reports) == 0.0
 
 
 async def test_a_serial_lane_runs_one_at_a_time_in_order(start: Start, model: Model) -> None:
     order: list[int] = []
+    release = asyncio.Event()
 
     async def respond(request: web.Request) -> web.StreamResponse:
         order.append(json.loads(await request.read())["n"])
         assert model.working == 1
-        await asyncio.sleep(0.005)
+        await release.wait()
         return web.Response(text="ok")
 
     system = await start()
@@ -255,7 +276,8 @@ async def test_a_serial_lane_runs_one_at_a_time_in_order(start: Start, model: Mo
     async with asyncio.TaskGroup() as group:
         for number in range(8):
             group.create_task(system.client.status(body=system.client.envelope({"n": number})))
-            await asyncio.sleep(0.001)
+            await system.until_in_flight(number + 1)
+        release.set()
 
     assert order == list(range(8))
 
@@ -285,11 +307,20 @@ async def test_a_full_lane_is_429_with_retry_after(start: Start, model: Model, p
         await release.wait()
         return web.Response(text="ok")
 
-    config = config_for(model, handler(workload_calculator=lambda payload: payload["n"], max_queue_time=2.0, allow_parallel_requests=parallel))
+    config = config_for(
+        model,
+        handler(
+            workload_calculator=lambda payload: payload["n"],
+            max_queue_time=2.0,
+            allow_parallel_requests=parallel,
+        ),
+    )
     system = await start(config)
     model.respond = respond
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(system.client.status(body=system.client.envelope({"n": 9000})))  # 9 s at perf 1000
+        first = group.create_task(
+            system.client.status(body=system.client.envelope({"n": 9000}))
+        )  # 9 s at perf 1000
         await eventually(lambda: model.working == 1)
         async with system.client.post(body=system.client.envelope({"n": 50})) as answer:
             assert answer.status == 429
@@ -382,11 +413,11 @@ async def test_a_client_that_leaves_the_queue_closes_the_gap(start: Start, model
         first = group.create_task(system.client.status())
         await eventually(lambda: model.working == 1)
         leaving = group.create_task(system.client.status())
-        await asyncio.sleep(0.05)
+        await system.until_in_flight(2)
         third = group.create_task(system.client.status())
-        await asyncio.sleep(0.05)
+        await system.until_in_flight(3)
         leaving.cancel()
-        await asyncio.sleep(0.05)
+        await system.until_in_flight(2)
         release.set()
 
     assert (first.result(), third.result()) == (200, 200)
@@ -398,7 +429,9 @@ async def test_a_client_that_leaves_the_queue_closes_the_gap(start: Start, model
 async def test_a_grant_in_a_header_and_the_payload_as_the_body(start: Start) -> None:
     system = await start()
     grant = base64.b64encode(json.dumps(system.client.auth()).encode()).decode()
-    async with system.session.post(system.client.url + "/x", json=PAYLOAD, headers={"X-Auth-Data": grant}) as answer:
+    async with system.session.post(
+        system.client.url + "/x", json=PAYLOAD, headers={"X-Auth-Data": grant}
+    ) as answer:
         assert (answer.status, await answer.json()) == (200, {"echo": PAYLOAD})
     request, _ = system.model.heard[-1]
 
@@ -422,7 +455,9 @@ async def test_a_body_over_the_limit_is_413(start: Start) -> None:
 
 async def test_a_compressed_body_is_415(start: Start) -> None:
     system = await start()
-    async with system.session.post(system.client.url + "/x", data=b"x", headers={"Content-Encoding": "gzip"}) as answer:
+    async with system.session.post(
+        system.client.url + "/x", data=b"x", headers={"Content-Encoding": "gzip"}
+    ) as answer:
         assert answer.status == 415
 
 
@@ -474,7 +509,10 @@ async def test_a_request_parser_that_refuses_or_fails(start: Start, model: Model
     async with system.client.post(body=system.client.envelope({"bad": 1})) as answer:
         assert (answer.status, await answer.json()) == (422, {"payload": {"bad": "not allowed"}})
     async with system.client.post(body=system.client.envelope({"worse": 1})) as answer:
-        assert (answer.status, await answer.json()) == (500, {"error": "the request_parser of /x raised RuntimeError"})
+        assert (answer.status, await answer.json()) == (
+            500,
+            {"error": "the request_parser of /x raised RuntimeError"},
+        )
 
     ends = await system.until_settled(3)
 
@@ -496,8 +534,12 @@ async def test_a_response_generator_gets_the_real_thing(start: Start, model: Mod
     assert await system.client.status() == 502
 
 
-@pytest.mark.parametrize(("kind", "message"), [("raises", "raised ValueError"), ("none", "must return an aiohttp response")])
-async def test_a_broken_response_generator_is_a_500(start: Start, model: Model, kind: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "message"), [("raises", "raised ValueError"), ("none", "must return an aiohttp response")]
+)
+async def test_a_broken_response_generator_is_a_500(
+    start: Start, model: Model, kind: str, message: str
+) -> None:
     async def generate(_request: web.Request, _response: aiohttp.ClientResponse) -> Any:
         if kind == "raises":
             raise ValueError
