@@ -23,6 +23,7 @@ from pyworker.instance.parent import end_with
 from pyworker.instance.unattended import run as run_unattended
 from pyworker.local_engine.serve import EngineOptions, serve
 from pyworker.logs import set_up_logging
+from pyworker.server.ports import PortTaken
 from pyworker.settings import LOCAL_WORKSPACE, SettingsError, setting
 from pyworker.worker import Worker
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
-    except (UserError, ConfigError) as error:
+    except (UserError, ConfigError, PortTaken) as error:
         print(f"pyworker: {error}", file=sys.stderr)
     except SettingsError as error:
         for problem in error.problems:

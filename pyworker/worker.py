@@ -31,6 +31,7 @@ from pyworker.model.log_tail import LogTail
 from pyworker.model.measure import Measure
 from pyworker.model.startup import Startup
 from pyworker.server.app import App, Listener, tls_context
+from pyworker.server.ports import PortTaken
 from pyworker.server.proxy import Proxy
 from pyworker.settings import Settings, SettingsError
 
@@ -177,9 +178,19 @@ class Running:
     # The life of a worker, in order...
 
     async def run(self, stop: asyncio.Event, cut: asyncio.Event) -> None:
-        """Open the ports, bring the model up, serve until ``stop``, drain, leave."""
+        """Open the ports, bring the model up, serve until ``stop``, drain, leave. Raises `PortTaken`."""
         if self._settings.unsecured:
             log.warning("UNSECURED=true: anyone who reaches the port reaches the model server")
+        taken: PortTaken | None = None
+        try:
+            await self._serve(stop, cut)
+        except* PortTaken as group:
+            taken = _first_of(group)
+        if taken is not None:
+            raise taken
+        await self._farewell()
+
+    async def _serve(self, stop: asyncio.Event, cut: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(part) for part in self._background()]
             async with self._listening():
@@ -188,7 +199,6 @@ class Running:
                 self.proxy.cut()
             for task in background:
                 task.cancel()
-        await self._farewell()
 
     def _background(self) -> list[Any]:
         parts = [self.reporter.run(), self.startup.run()]
@@ -228,11 +238,14 @@ class Running:
             return None
         while True:
             try:
-                return tls_context(self._settings.ssl_cert_file, self._settings.ssl_key_file)
+                context = tls_context(self._settings.ssl_cert_file, self._settings.ssl_key_file)
             except OSError as error:  # ssl.SSLError is one
                 pair = f"{self._settings.ssl_cert_file} with {self._settings.ssl_key_file}"
-                self.startup.fail(f"TLS certificate {pair}: {error.strerror or error}")
+                self.startup.block(f"TLS certificate {pair}: {error.strerror or error}")
                 await asyncio.sleep(CERTIFICATE_PAUSE)
+            else:
+                self.startup.unblock()
+                return context
 
     async def _fetch_key(self) -> None:
         failures = 0
@@ -277,6 +290,11 @@ class Running:
 
 async def _set(event: asyncio.Event) -> None:
     await event.wait()
+
+
+def _first_of(group: ExceptionGroup[PortTaken]) -> PortTaken:
+    found = group.exceptions[0]
+    return _first_of(found) if isinstance(found, ExceptionGroup) else found
 
 
 def _first(wins: Sequence[str] | None, otherwise: Sequence[str]) -> Sequence[str]:

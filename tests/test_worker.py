@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -226,6 +227,21 @@ def test_what_cannot_be_run_is_said_in_one_line(tmp_path: Path, what: str, text:
     assert ended.stderr.startswith("pyworker: ")
     assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+async def test_a_taken_port_is_named_with_who_holds_it(engine: Any, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER_FILE.format(port=1))
+    port = free_port()
+    with socket.socket() as holder:
+        holder.bind(("", port))
+        holder.listen()
+        ended = await asyncio.to_thread(
+            run, "run", "worker.py", folder=tmp_path, **environment(engine.url, port, tmp_path)
+        )
+
+    assert ended.returncode == 2
+    [line] = [line for line in ended.stderr.splitlines() if line.startswith("pyworker: ")]
+    assert line.startswith(f"pyworker: port {port} is taken by pid {os.getpid()} (")
 
 
 def test_status_without_a_worker_says_so(tmp_path: Path) -> None:

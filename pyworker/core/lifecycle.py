@@ -31,6 +31,8 @@ class Event(Enum):
     MEASURED = "measured"
     CONFIRMED = "confirmed"
     FAILED = "failed"
+    CLEARED = "cleared"
+    """What made it errored is mended, and it was not the model server."""
     STOP = "stop"
 
 
@@ -61,6 +63,7 @@ _TABLE: Final[dict[State, dict[Event, State]]] = {
     },
     State.ERRORED: {
         Event.LOADED: State.PROVING,
+        Event.CLEARED: State.LOADING,
         Event.FAILED: State.ERRORED,
         Event.STOP: State.DRAINING,
     },

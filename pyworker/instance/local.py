@@ -20,9 +20,9 @@ from rich.console import Console
 
 from pyworker.instance import demo_model
 from pyworker.instance.ask import AskError, chat
-from pyworker.instance.ports import PortTaken, require_free
 from pyworker.instance.process import Part
 from pyworker.local_engine.serve import EngineOptions
+from pyworker.server.ports import PortTaken, require_free
 
 ENDPOINT: Final = EngineOptions().endpoint
 API_KEY: Final = EngineOptions().api_key

@@ -66,6 +66,9 @@ class Startup:
         self._budget = benchmark_budget
         self._load_timeout = load_timeout
         self._hint = asyncio.Event()
+        self._hinted = False
+        self._free = asyncio.Event()
+        self._free.set()
         self._attempt: asyncio.Task[None] | None = None
         self._healthy = asyncio.Event()
         self.last_proof = ""
@@ -82,7 +85,9 @@ class Startup:
                 self._hint.set()  # nothing will say when: the proving request finds out
             while True:
                 await self._hint.wait()
+                await self._free.wait()
                 self._hint.clear()
+                self._hinted = True
                 if self._handle(Event.LOADED):
                     self._attempt = group.create_task(self._bring_up())
 
@@ -122,6 +127,19 @@ class Startup:
             self._attempt.cancel()
         if self._handle(Event.FAILED, reason=reason):
             log.error("worker errored: %s", reason)
+
+    def block(self, reason: str) -> None:
+        """Something besides the model server is missing: errored for ``reason`` until `unblock`."""
+        self._free.clear()
+        self.fail(reason)
+
+    def unblock(self) -> None:
+        """What was missing is there. What the model server has said meanwhile, and before, holds."""
+        if not self._free.is_set():
+            self._free.set()
+            self._handle(Event.CLEARED)
+            if self._hinted:
+                self._hint.set()
 
     def _handle(self, event: Event, *, reason: str = "") -> bool:
         before = self._lifecycle.state

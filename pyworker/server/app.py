@@ -1,6 +1,7 @@
 """The public port: routes, refusals as JSON, TLS. It is open from the first second."""
 
 import asyncio
+import errno
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from pyworker.core.errors import AnswerBroken, NoSuchRoute, Refusal, WrongMethod
 from pyworker.handler import Handler
+from pyworker.server.ports import PortTaken, holder
 from pyworker.server.proxy import Proxy
 from pyworker.server.relay import Relayed
 
@@ -22,10 +24,6 @@ KEEP_ALIVE: Final = 75.0
 """Seconds an idle client connection stays open, as nginx has it."""
 
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class PortTaken(OSError):
-    """Another process listens there already; says which."""
 
 
 class App:
@@ -126,17 +124,16 @@ class Listener:
         )
 
     async def open(self, host: str | None, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Listen. Raises OSError when the port cannot be had."""
+        """Listen. Raises `PortTaken`, which says who listens there already."""
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=1024)
-        await self._site.start()
+        try:
+            await self._site.start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise PortTaken(f"port {port} is taken{await asyncio.to_thread(holder, port)}") from error
         self.port = self._runner.addresses[0][1]
-
-    async def refuse_new(self) -> None:
-        """Stop accepting connections; the open ones go on."""
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
 
     async def close(self) -> None:
         """Cut what is left."""

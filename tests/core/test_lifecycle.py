@@ -46,6 +46,12 @@ def test_what_comes_back_is_proved_again_and_the_error_is_cleared() -> None:
     assert life.load_time == 4.0
 
 
+def test_what_was_mended_elsewhere_clears_the_error() -> None:
+    life = led(Event.FAILED, Event.CLEARED)
+
+    assert (life.state, life.error) == (State.LOADING, "")
+
+
 def test_a_proof_cannot_be_skipped() -> None:
     life = led(Event.LOADED, Event.MEASURED, Event.CONFIRMED)
 

@@ -5,7 +5,7 @@ import socket
 import psutil
 
 
-class PortTaken(Exception):
+class PortTaken(OSError):
     """A port is held by another process; the message names both."""
 
 
