@@ -34,7 +34,9 @@ def test_the_two_commands_stand_alone(command: str) -> None:
 
 def test_the_map_names_what_is_there() -> None:
     package = Path(__file__).parents[1] / "pyworker"
-    there = {path.name for path in package.iterdir() if path.name[0] not in "_." and path.suffix in {"", ".py"}}
+    there = {
+        path.name for path in package.iterdir() if path.name[0] not in "_." and path.suffix in {"", ".py"}
+    }
     drawn = README.partition("pyworker/\n")[2].partition("```")[0]
 
     assert {name for name in there if name not in drawn} == set()
