@@ -98,6 +98,7 @@ async def test_both_run_each_comes_back_alone_and_sigterm_ends_both(engine: Any,
 
         assert children(process)["worker"] == worker
 
+        await eventually(lambda: "model loaded" in (tmp_path / "model.log").read_text())
         everyone = children(process)
         process.send_signal(signal.SIGTERM)
         _, log = await process.communicate()
@@ -107,7 +108,6 @@ async def test_both_run_each_comes_back_alone_and_sigterm_ends_both(engine: Any,
         assert b"killed by SIGKILL" in log
         assert not any(child.is_running() for child in everyone.values())
         assert "left: everything is reported" in (tmp_path / "pyworker.log").read_text()
-        assert "model loaded" in (tmp_path / "model.log").read_text()
 
 
 @pytest.mark.parametrize(
