@@ -9,12 +9,12 @@ The map, top down; imports point down, and what stands on one line does not know
     instance  local_engine  `up`: processes side by side · a Serverless engine on one machine
     worker                  builds every part once, runs them, drains on a signal
     console                 what a person looks at: status as JSON, terminal view, admin port
-    server                  what clients talk to: app (routes, TLS), proxy (a request's life), relay (bytes)
+    server                  what clients talk to: app (routes, TLS), proxy (a request's life), relay (bytes), sessions
     model  engine           the model server: connection, log_tail, measure, startup · the engine: client, reporter
     handler                 an author's handler at work, its functions fenced
     config  settings  logs  what an author writes · what the instance says · log lines
-    core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, lifecycle,
-                            log_lines, benchmark, errors
+    core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,
+                            lifecycle, log_lines, benchmark, errors
 
 Public names are what handlers and ``worker.py`` files use.
 """

@@ -169,16 +169,16 @@ def _names_of(what: str) -> dict[str, Any]:
 
 def _engine(options: argparse.Namespace) -> int:
     set_up_logging("INFO", "text")
-    engine = EngineOptions(
-        host=options.host,
-        port=options.port,
-        api_key=options.api_key,
-        endpoint=options.endpoint,
-        data_dir=options.data_dir,
-    )
     try:
+        engine = EngineOptions(
+            host=options.host,
+            port=options.port,
+            api_key=options.api_key,
+            endpoint=options.endpoint,
+            data_dir=options.data_dir,
+        )
         asyncio.run(serve(engine))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(str(error)) from error
     return 0
 

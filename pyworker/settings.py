@@ -151,6 +151,12 @@ VARIABLES: Final = (
         "DRAIN_TIMEOUT", "how long running requests may take to finish on SIGTERM", _seconds, "300", "s"
     ),
     Variable("MAX_BODY_SIZE", "largest request body", _whole, str(256 * 2**20), "bytes"),
+    Variable("SESSION_MAX_LIFETIME", "no session lives longer, however busy", _seconds, "21600", "s"),
+    Variable(
+        "SESSION_CALLBACK_ORIGINS",
+        "where a session's on_close_route may lead besides the model server: origins, comma-separated",
+        _urls,
+    ),
     Variable("PYWORKER_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR", _log_level, "INFO"),
     Variable("PYWORKER_LOG_FORMAT", "text or json", _log_format, "text"),
 )
@@ -186,6 +192,8 @@ class Settings:
     load_timeout: float
     drain_timeout: float
     max_body_size: int
+    session_max_lifetime: float
+    session_callback_origins: tuple[str, ...]
     log_level: str
     log_format: str
     given: tuple[str, ...]
@@ -226,6 +234,8 @@ class Settings:
             load_timeout=reader.get("LOAD_TIMEOUT", 1800.0),
             drain_timeout=reader.get("DRAIN_TIMEOUT", 300.0),
             max_body_size=reader.get("MAX_BODY_SIZE", 256 * 2**20),
+            session_max_lifetime=reader.get("SESSION_MAX_LIFETIME", 21600.0),
+            session_callback_origins=reader.get("SESSION_CALLBACK_ORIGINS", ()),
             log_level=reader.get("PYWORKER_LOG_LEVEL", "INFO"),
             log_format=reader.get("PYWORKER_LOG_FORMAT", "text"),
             given=tuple(variable.name for variable in VARIABLES if reader.has(variable.name)),

@@ -21,6 +21,7 @@ from pyworker.console.status import Parts, status
 from pyworker.core.ledger import Ledger
 from pyworker.core.lifecycle import Event, Lifecycle
 from pyworker.core.log_lines import LineScanner
+from pyworker.core.sessions import Sessions
 from pyworker.core.signature import Verifier
 from pyworker.engine.client import EngineClient, EngineError, pause
 from pyworker.engine.reporter import Identity, Reporter
@@ -30,9 +31,10 @@ from pyworker.model.connection import ModelServer
 from pyworker.model.log_tail import LogTail
 from pyworker.model.measure import Measure
 from pyworker.model.startup import Startup
-from pyworker.server.app import App, Listener, tls_context
+from pyworker.server.app import App, Listener, Serve, tls_context
 from pyworker.server.ports import PortTaken
 from pyworker.server.proxy import Proxy
+from pyworker.server.sessions import SessionRoutes
 from pyworker.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ class Running:
         session: aiohttp.ClientSession,
     ) -> None:
         now = time.monotonic()
+        unix_offset = time.time() - now
         self._settings = settings
         self._key_is_here = asyncio.Event()
         self.lifecycle = Lifecycle(now)
@@ -113,10 +116,12 @@ class Running:
             client=self.client,
             ledger=self.ledger,
             lifecycle=self.lifecycle,
-            unix_offset=time.time() - now,
+            unix_offset=unix_offset,
         )
         self.model = _model_server(config, handlers)
+        self._sessions = Sessions(most=config.max_sessions, longest=settings.session_max_lifetime)
         self.proxy = Proxy(
+            sessions=self._sessions,
             verifier=self.verifier,
             unsecured=settings.unsecured,
             lifecycle=self.lifecycle,
@@ -127,7 +132,20 @@ class Running:
         self.health = _health(config, settings, handlers, self.model)
         self.startup = self._startup(config, handlers)
         self.tail = self._tail(config)
-        self.public = Listener(App(self.proxy, handlers).answer, max_body_size=settings.max_body_size)
+        self.sessions = SessionRoutes(
+            sessions=self._sessions,
+            proxy=self.proxy,
+            ledger=self.ledger,
+            model=self.model,
+            origins=settings.session_callback_origins,
+            client=session,
+            unix_offset=unix_offset,
+        )
+        self.public = Listener(
+            App(self.proxy, handlers, self._routes()).answer, max_body_size=settings.max_body_size
+        )
+        end = {("POST", "/session/end"): self.sessions.end}
+        self.plain = Listener(App(self.proxy, (), end).answer, max_body_size=settings.max_body_size)
         parts = Parts(
             settings=settings,
             lifecycle=self.lifecycle,
@@ -140,6 +158,14 @@ class Running:
             model_url=self.model.url if self.model else "none: remote functions",
         )
         self.admin = Listener(Admin(partial(status, parts)).answer, max_body_size=2**20)
+
+    def _routes(self) -> dict[tuple[str, str], Serve]:
+        return {
+            ("POST", "/session/create"): self.sessions.create,
+            ("POST", "/session/get"): self.sessions.get,
+            ("POST", "/session/health"): self.sessions.health,
+            ("POST", "/session/end"): self.sessions.end,
+        }
 
     def _startup(self, config: WorkerConfig, handlers: Sequence[Handler]) -> Startup:
         settings = self._settings
@@ -201,7 +227,7 @@ class Running:
                 task.cancel()
 
     def _background(self) -> list[Any]:
-        parts = [self.reporter.run(), self.startup.run()]
+        parts = [self.reporter.run(), self.startup.run(), self.sessions.collect()]
         if self.tail is not None:
             parts.append(self.tail.run())
         if self._settings.unsecured:
@@ -215,6 +241,7 @@ class Running:
         tls = await self._tls()
         try:
             await self.admin.open("127.0.0.1", self._settings.admin_port)
+            await self.plain.open("127.0.0.1", self._settings.http_port)
             await self.public.open(None, self._settings.worker_port, tls)
             log.info(
                 "listening: port=%d admin=http://127.0.0.1:%d public=%s",
@@ -224,8 +251,8 @@ class Running:
             )
             yield
         finally:
-            await self.public.close()
-            await self.admin.close()
+            for listener in (self.public, self.plain, self.admin):
+                await listener.close()
             await self.proxy.close()
             if self.model is not None:
                 self.model.close()
@@ -268,6 +295,7 @@ class Running:
         log.info(
             "draining: in_flight=%d limit=%g s", len(self.ledger.in_flight), self._settings.drain_timeout
         )
+        await self.sessions.close_all()
         async with asyncio.TaskGroup() as group:
             ends = {group.create_task(self.proxy.emptied()), group.create_task(_set(cut))}
             await asyncio.wait(

@@ -59,6 +59,7 @@ async def test_drain_finishes_what_runs_refuses_what_comes_and_reports_all(
     assert sorted(end.status for end in system.engine.ended) == ["Rejected", "Success", "Success"]
     assert sum(report.cur_perf for report in system.engine.reports) == 200.0
     assert system.engine.reports[-1].cur_load == 0
+    assert system.engine.reports[-1].error_msg == "draining: this worker was told to stop"
 
 
 @pytest.mark.parametrize("by", ["timeout", "second_signal"])

@@ -94,6 +94,16 @@ class ModelUnreachable(Refusal):
     status = 502
 
 
+class NoSuchSession(Refusal):
+    """Asked about by id, it is not open: the session routes' answer (a request inside one gets `InvalidSession`)."""
+
+    status = 400
+
+
+class TooManySessions(Refusal):
+    status = 429
+
+
 class NotReady(Refusal):
     """Still loading, errored, or draining."""
 

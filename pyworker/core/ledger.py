@@ -6,6 +6,11 @@ The promise, at every instant, in load and in count:
 Totals count from the start; what the engine has acknowledged is a second set of totals, and a report is the
 difference. So a report that fails loses nothing, and what settles while one is on its way belongs to the next.
 
+A session counts as one request of its cost from create to close. Requests inside it use that cost up: they appear in
+no list that the engine gets, enter the admitted load only beyond the cost, and count as served as they are; at close the
+rest of the cost counts as served. So a session is served for the larger of its cost and what its requests were served,
+and the books balance at every instant.
+
 Loads are in the handler's unit, every ``now`` is monotonic seconds. Entries are told apart by themselves: two requests
 with one ``request_idx`` are two.
 """
@@ -40,6 +45,21 @@ class Entry:
     started_at: float | None = None
     ended_at: float | None = None
     outcome: Outcome | None = None
+    session: "SessionEntry | None" = None
+    """The session the request is inside of, if it is."""
+
+
+@dataclass(slots=True, eq=False)
+class SessionEntry(Entry):
+    """A session: one request of load ``load`` (its cost), and what the requests inside it came to."""
+
+    admitted_inside: float = 0.0
+    served_inside: float = 0.0
+
+    @property
+    def admitted(self) -> float:
+        """Load this session and its requests were admitted for, together."""
+        return max(self.load, self.admitted_inside)
 
 
 @dataclass(slots=True)
@@ -93,14 +113,37 @@ class Ledger:
 
     # The life of a request...
 
-    def enter(self, request_idx: int, load: float, now: float, *, route: str = "") -> Entry:
-        """Admit a request of ``load``; it is in flight until `settle`."""
-        entry = Entry(request_idx, load, now, route)
-        self.admitted.add(load)
+    def enter(
+        self,
+        request_idx: int,
+        load: float,
+        now: float,
+        *,
+        route: str = "",
+        session: SessionEntry | None = None,
+    ) -> Entry:
+        """Admit a request of ``load``, inside of ``session`` if one is given; it is in flight until `settle`."""
+        entry = Entry(request_idx, load, now, route, session=session)
+        self.admitted.add(load if session is None else self._use(session, load))
         self._in_flight[entry] = None
         self._load_in_flight += load
         self.changes += 1
         return entry
+
+    def open_session(self, request_idx: int, cost: float, now: float) -> SessionEntry:
+        """Admit a session of load ``cost``; it is in flight until `close_session`."""
+        entry = SessionEntry(request_idx, cost, now, started_at=now)
+        self.admitted.add(cost)
+        self._in_flight[entry] = None
+        self.changes += 1
+        return entry
+
+    @staticmethod
+    def _use(session: SessionEntry, load: float) -> float:
+        """Admit ``load`` (below 0: take it back) inside of a session; what that adds to what is admitted in all."""
+        before = session.admitted
+        session.admitted_inside += load
+        return session.admitted - before
 
     def start(self, entry: Entry, now: float) -> None:
         """The request left the queue: the model server works on it from ``now``."""
@@ -112,12 +155,43 @@ class Ledger:
         self._load_in_flight = self._load_in_flight - entry.load if self._in_flight else 0.0
         entry.outcome = outcome
         entry.ended_at = now
+        if entry.session is not None:
+            self._settle_inside(entry.session, entry.load, outcome)
+            return
         if outcome is Outcome.REJECTED:
             self.admitted.take_back(entry.load)
             self.rejected.add(entry.load)
         else:
             self.ended[outcome].add(entry.load)
         self._remember(entry)
+
+    def _settle_inside(self, session: SessionEntry, load: float, outcome: Outcome) -> None:
+        """A request inside of a session ended: the engine hears of it by the session's figures alone."""
+        self.changes += 1
+        if outcome is Outcome.SERVED:
+            session.served_inside += load
+            self.ended[outcome].add(load)
+            return
+        if outcome is Outcome.FAILED:  # its load stays admitted, and is told apart when the session closes
+            self.ended[outcome].add(0.0)
+            return
+        given_back = -self._use(session, -load)
+        if outcome is Outcome.REJECTED:
+            self.admitted.take_back(given_back)
+            self.rejected.add(load)
+        else:
+            self.ended[outcome].add(given_back)
+
+    def close_session(self, session: SessionEntry, now: float) -> None:
+        """End a session, after its requests: the rest of its cost counts as served, what failed beyond it as failed."""
+        assert not any(entry.session is session for entry in self._in_flight)
+        del self._in_flight[session]
+        session.outcome = Outcome.SERVED
+        session.ended_at = now
+        rest = max(0.0, session.load - session.served_inside)
+        self.ended[Outcome.SERVED].add(rest)
+        self.ended[Outcome.FAILED].load += session.admitted - session.served_inside - rest
+        self._remember(session)
 
     def reject(self, request_idx: int | None, load: float, now: float, *, route: str = "") -> None:
         """Count a signed request that was turned away; without a usable index only its load can be told."""
@@ -137,7 +211,17 @@ class Ledger:
 
     @property
     def load_in_flight(self) -> float:
+        """Load of the requests queued and working now: what the model server has before it. Sessions as such have none."""
         return self._load_in_flight
+
+    @property
+    def held_load(self) -> float:
+        """Load admitted and not ended, by the books: of a session, what neither it nor its requests were served for."""
+        outside = (entry for entry in self._in_flight if entry.session is None)
+        return math.fsum(
+            entry.admitted - entry.served_inside if isinstance(entry, SessionEntry) else entry.load
+            for entry in outside
+        )
 
     @property
     def in_flight(self) -> tuple[Entry, ...]:
@@ -172,8 +256,8 @@ class Ledger:
             new_load=new,
             rejected_load=rejected,
             served_load=served,
-            current_load=math.fsum(entry.load for entry in self._in_flight),
-            working=tuple(entry.request_idx for entry in self._in_flight),
+            current_load=math.fsum(entry.load for entry in self._in_flight if entry.session is None),
+            working=tuple(entry.request_idx for entry in self._in_flight if entry.session is None),
             received=self.received.count,
             totals=totals,
         )

@@ -114,6 +114,11 @@ class Lifecycle:
         return self.handle(Event.MEASURED, now)
 
     @property
+    def told_error(self) -> str:
+        """What the engine is told: a draining worker must get no more requests, and the wire has no other word for it."""
+        return "draining: this worker was told to stop" if self.state is State.DRAINING else self.error
+
+    @property
     def ready(self) -> bool:
         return self.state is State.READY
 

@@ -23,6 +23,7 @@ PUBKEY_PATH: Final = "/pubkey/"
 GRANT_HEADER: Final = "X-Auth-Data"
 SESSION_HEADER: Final = "X-Session-Id"
 
+DEFAULT_SESSION_LIFETIME: Final = 60.0
 _MISSING: Final = "missing parameter"
 
 
@@ -41,7 +42,7 @@ class _Auth(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    auth_data: _Auth
+    auth_data: msgspec.Raw
     payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     session_id: Any = None
 
@@ -64,19 +65,29 @@ class Envelope:
     Until the signature holds only `url` and `signature` may be used; then `grant` checks the rest.
     """
 
-    __slots__ = ("_auth", "payload", "session_id", "signature", "url")
+    __slots__ = ("_auth", "_auth_raw", "payload", "session_id", "signature", "url")
 
-    def __init__(self, auth: _Auth, payload: bytes | None, session_id: Any) -> None:
+    def __init__(self, auth: _Auth, auth_raw: bytes, payload: bytes | None, session_id: Any) -> None:
         self._auth = auth
+        self._auth_raw = auth_raw
         self.payload = payload
         self.session_id = session_id
         self.url: str = auth.url if isinstance(auth.url, str) else ""
         self.signature: str = auth.signature if isinstance(auth.signature, str) else ""
 
+    def auth_data(self) -> dict[str, Any]:
+        """The whole ``auth_data`` as the client sent it: what a session is compared by."""
+        found: dict[str, Any] = json.loads(self._auth_raw)
+        return found
+
     def request_idx(self) -> int | None:
         """The index the engine knows the request by, if it is one."""
         index = self._auth.request_idx
         return index if _is_index(index) else None
+
+    def cost(self) -> float:
+        """The load the engine was told, 0 where that is no number."""
+        return _number(self._auth.cost) or 0.0
 
     def grant(self, *, signed: bool = True) -> Grant:
         """The checked grant; with ``signed`` false (UNSECURED) missing fields get defaults.
@@ -124,12 +135,13 @@ def parse_envelope(body: bytes, *, signed: bool = True) -> Envelope:
     """
     try:
         parsed = _envelope_decoder.decode(body)
+        auth = _auth_decoder.decode(parsed.auth_data)
     except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidRequest(_why_no_envelope(body)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest({"error": "invalid JSON"}) from error
     payload = None if parsed.payload is msgspec.UNSET else bytes(parsed.payload)
-    return _checked(Envelope(parsed.auth_data, payload, parsed.session_id), parsed.auth_data, signed=signed)
+    return _checked(Envelope(auth, bytes(parsed.auth_data), payload, parsed.session_id), auth, signed=signed)
 
 
 def parse_grant_header(header: str, session_id: str | None, *, signed: bool = True) -> Envelope:
@@ -138,10 +150,11 @@ def parse_grant_header(header: str, session_id: str | None, *, signed: bool = Tr
     Raises `InvalidRequest` as `parse_envelope` does.
     """
     try:
-        auth = _auth_decoder.decode(base64.b64decode(header, validate=True))
+        raw = base64.b64decode(header, validate=True)
+        auth = _auth_decoder.decode(raw)
     except (binascii.Error, ValueError, RecursionError) as error:
         raise InvalidRequest({"auth_data": f"{GRANT_HEADER} is not base64 of a JSON object"}) from error
-    return _checked(Envelope(auth, b"", session_id), auth, signed=signed)
+    return _checked(Envelope(auth, raw, b"", session_id), auth, signed=signed)
 
 
 def _checked(envelope: Envelope, auth: _Auth, *, signed: bool) -> Envelope:
@@ -206,6 +219,102 @@ def encode(value: Any) -> bytes:
 def encode_payload(value: Any) -> bytes:
     """JSON bytes of a payload a handler changed: like `encode`, but numbers JSON has no word for raise ValueError."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def canonical(value: Any) -> bytes:
+    """One spelling of a JSON value, for comparing two of them whole."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+# Sessions...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """The payload of /session/create. ``lifetime`` in seconds."""
+
+    lifetime: float
+    on_close_route: str | None
+    on_close_payload: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCall:
+    """The body of /session/get, /session/health and /session/end."""
+
+    session_id: str
+    session_auth: Any
+
+
+def parse_session_request(raw: bytes) -> SessionRequest:
+    """Read the payload of a session to be opened. Raises `InvalidRequest`."""
+    payload = _object(raw, "payload")
+    lifetime = payload.get("lifetime", DEFAULT_SESSION_LIFETIME)
+    route = payload.get("on_close_route")
+    on_close = payload.get("on_close_payload")
+    wrong = {}
+    if isinstance(lifetime, str) or (_number(lifetime) or 0) <= 0:
+        wrong["lifetime"] = "must be a number of seconds, more than 0"
+    if not (route is None or isinstance(route, str)):
+        wrong["on_close_route"] = "must be a string or null"
+    if not (on_close is None or isinstance(on_close, dict)):
+        wrong["on_close_payload"] = "must be an object or null"
+    if wrong:
+        raise InvalidRequest({"payload": wrong})
+    return SessionRequest(float(lifetime), route or None, on_close)
+
+
+def parse_session_call(raw: bytes) -> SessionCall:
+    """Read what a session is asked with. Raises `InvalidRequest`."""
+    body = _object(raw, "error")
+    wrong = {}
+    if not isinstance(body.get("session_id"), str):
+        wrong["session_id"] = "must be a string" if "session_id" in body else "field missing"
+    if "session_auth" not in body:
+        wrong["session_auth"] = "field missing"
+    if wrong:
+        raise InvalidRequest(wrong)
+    return SessionCall(body["session_id"], body["session_auth"])
+
+
+def session_opened(session_id: str, expiration: float) -> dict[str, Any]:
+    """Answer of /session/create; ``expiration`` in Unix seconds."""
+    return {"session_id": session_id, "expiration": expiration}
+
+
+def session_told(
+    session_id: str, auth_data: Any, request: SessionRequest, *, expiration: float, created_at: float
+) -> dict[str, Any]:
+    """Answer of /session/get; times in Unix seconds."""
+    return {
+        "session_id": session_id,
+        "auth_data": auth_data,
+        "lifetime": request.lifetime,
+        "expiration": expiration,
+        "created_at": created_at,
+        "on_close_route": request.on_close_route,
+        "on_close_payload": request.on_close_payload,
+    }
+
+
+def session_ended(session_id: str) -> dict[str, Any]:
+    """Answer of /session/end."""
+    return {"ended": True, "removed_session": session_id}
+
+
+def on_close_body(session_id: str, payload: dict[str, Any] | None) -> bytes:
+    """What ``on_close_route`` is POSTed."""
+    return encode({**(payload or {}), "session_id": session_id})
+
+
+def _object(raw: bytes, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest({name: "invalid JSON"}) from error
+    if not isinstance(found, dict):
+        raise InvalidRequest({name: "must be one JSON object"})
+    return found
 
 
 # What the signature covers...

@@ -18,6 +18,7 @@ TIMEOUT: Final = 10.0
 """Seconds for one call, as the protocol says."""
 
 LONGEST_PAUSE: Final = 10.0
+EXCERPT: Final = 200
 MAX_KEY_SIZE: Final = 64 * 1024
 
 
@@ -76,8 +77,14 @@ class EngineClient:
         except (aiohttp.ClientError, OSError) as error:
             raise EngineError(f"{url}: {str(error) or type(error).__name__}") from error
         if not 200 <= answer.status < 300:  # noqa: PLR2004
-            raise EngineError(f"{url}: status {answer.status}")
+            raise EngineError(f"{url}: status {answer.status}{_excerpt(content)}")
         return content
+
+
+def _excerpt(content: bytes) -> str:
+    """The engine's own words on why not, if it has any."""
+    words = content[:EXCERPT].decode("utf-8", "replace").strip().partition("\n")[0]
+    return f": {words}" if words else ""
 
 
 def pause(failures: int) -> float:

@@ -142,7 +142,7 @@ class Reporter:
             cur_perf=report.served_load,
             num_requests_working=len(report.working),
             num_requests_recieved=report.received,
-            error_msg=self._lifecycle.error,
+            error_msg=self._lifecycle.told_error,
             additional_disk_usage=0.0 if self._told_disk is None else disk - self._told_disk,
             disk_usage=disk,
             working_request_idxs=report.working,

@@ -7,9 +7,7 @@ move a figure. From then on a request ends exactly once in the ledger, whatever 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 
@@ -27,6 +25,7 @@ from pyworker.core.errors import (
 )
 from pyworker.core.ledger import Entry, Ledger, Outcome
 from pyworker.core.lifecycle import Lifecycle, State
+from pyworker.core.sessions import Session, Sessions
 from pyworker.core.signature import Verifier
 from pyworker.core.wire import GRANT_HEADER, SESSION_HEADER, Envelope, parse_envelope, parse_grant_header
 from pyworker.handler import JSON_TYPE, Handler, Work
@@ -58,14 +57,17 @@ class Proxy:
         ledger: Ledger,
         model: ModelServer | None,
         max_body_size: int,
+        sessions: Sessions,
     ) -> None:
         self._verifier = verifier
-        self._signed = not unsecured
+        self.signed = not unsecured
         self._lifecycle = lifecycle
         self._ledger = ledger
         self._model = model
         self._hooks = HookClient(model.url) if model is not None else None
         self._max_body_size = max_body_size
+        self._sessions = sessions
+        self._inside: dict[Session, set[asyncio.Task[Any]]] = {}
         self.serial = Lane(1)
         self.parallel = Lane(None)
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
@@ -88,29 +90,31 @@ class Proxy:
 
     async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer ``request``. Raises `Refusal` for what is turned away, `AnswerBroken` after a broken answer."""
-        envelope = await self._signed_envelope(request)
-        work = self._admissible(envelope, handler)
-        async with self._place(envelope, handler, work) as entry:
-            return await self._forward(request, handler, work, entry)
+        envelope = await self.read(request)
+        session = self._session_of(envelope)
+        work, index = self._admissible(envelope, handler, session)
+        return await self._work(request, handler, work, index=index, session=session)
 
     # Reading and verifying: nothing is counted yet...
 
-    async def _signed_envelope(self, request: web.Request) -> Envelope:
+    async def read(self, request: web.Request) -> Envelope:
+        """The envelope of a request whose signature holds. Raises `Refusal`."""
         header = request.headers.get(GRANT_HEADER)
         if header is not None:
-            envelope = parse_grant_header(header, request.headers.get(SESSION_HEADER), signed=self._signed)
+            envelope = parse_grant_header(header, request.headers.get(SESSION_HEADER), signed=self.signed)
             self._verify(envelope)
-            envelope.payload = await self._body(request)
+            envelope.payload = await self.body(request)
             return envelope
-        envelope = parse_envelope(await self._body(request), signed=self._signed)
+        envelope = parse_envelope(await self.body(request), signed=self.signed)
         self._verify(envelope)
         return envelope
 
     def _verify(self, envelope: Envelope) -> None:
-        if self._signed:
+        if self.signed:
             self._verifier.check(envelope.url, envelope.signature)
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def body(self, request: web.Request) -> bytes:
+        """The whole body, within the limits of size and time. Raises `Refusal`."""
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise UnsupportedBody("a compressed body is not supported: send it without Content-Encoding")
         if (request.content_length or 0) > self._max_body_size:
@@ -139,67 +143,71 @@ class Proxy:
 
     # Checking and pricing: whatever is refused from here on is told to the engine...
 
-    def _admissible(self, envelope: Envelope, handler: Handler) -> Work:
+    def _session_of(self, envelope: Envelope) -> Session | None:
+        """The session a request is inside of; using it keeps it alive. Raises `InvalidSession`, `BadSignature`."""
+        if envelope.session_id is None:
+            return None
+        now = time.monotonic()
         try:
-            grant = envelope.grant(signed=self._signed)
-        except InvalidRequest:
-            self._reject(envelope, handler, 0.0)
+            return self._sessions.use(str(envelope.session_id), envelope.auth_data(), now)
+        except InvalidSession:
+            self._ledger.reject(envelope.request_idx(), 0.0, now)
             raise
-        if envelope.session_id is not None:
-            self._reject(envelope, handler, grant.cost)
-            raise InvalidSession
-        assert envelope.payload is not None
+
+    def _admissible(self, envelope: Envelope, handler: Handler, session: Session | None) -> tuple[Work, int]:
+        """The priced request and the index the engine knows it by."""
+        load, index = envelope.cost(), envelope.request_idx()
         try:
+            index = envelope.grant(signed=self.signed).request_idx
+            assert envelope.payload is not None
             work = handler.prepare(envelope.payload)
-        except InvalidRequest:
-            self._reject(envelope, handler, grant.cost)
-            raise
+            load = work.load
+            self.require_ready()
         except HandlerFailed:
+            self._failed_at_the_door(index, handler, session)
+            raise
+        except (InvalidRequest, NotReady):
+            self._reject(index, handler, load, session)
+            raise
+        return work, index
+
+    def _failed_at_the_door(self, index: int | None, handler: Handler, session: Session | None) -> None:
+        """The author's code raised before there was a price: it ends as an error of no load."""
+        if session is None and index is not None:
             now = time.monotonic()
-            self._ledger.settle(
-                self._ledger.enter(grant.request_idx, 0.0, now, route=handler.route), Outcome.FAILED, now
-            )
-            raise
-        if not self._lifecycle.ready:
-            self._reject(envelope, handler, work.load)
-            raise self._not_ready()
-        return work
+            self._ledger.settle(self._ledger.enter(index, 0.0, now, route=handler.route), Outcome.FAILED, now)
 
-    def _reject(self, envelope: Envelope, handler: Handler, load: float) -> None:
-        self._ledger.reject(envelope.request_idx(), load, time.monotonic(), route=handler.route)
+    def _reject(self, index: int | None, handler: Handler, load: float, session: Session | None) -> None:
+        """Count a request turned away. Inside of a session its index is the session's, which has not ended."""
+        self._ledger.reject(index if session is None else None, load, time.monotonic(), route=handler.route)
 
-    def _not_ready(self) -> NotReady:
+    def require_ready(self) -> None:
+        """Raises `NotReady`, with the reason, unless the worker is ready."""
         state = self._lifecycle.state
+        if state is State.READY:
+            return
         if state is State.DRAINING:
-            return NotReady("this worker is draining: ask the engine for another", retry_after=RETRY_DRAINING)
+            raise NotReady("this worker is draining: ask the engine for another", retry_after=RETRY_DRAINING)
         why = f": {self._lifecycle.error}" if self._lifecycle.error else ""
-        return NotReady(f"the model is not ready ({state.value}{why})", retry_after=RETRY_NOT_READY)
+        raise NotReady(f"the model is not ready ({state.value}{why})", retry_after=RETRY_NOT_READY)
 
-    # Queueing: what is taken here is given back here...
+    # Queueing and working: what is taken here is given back here...
 
-    @asynccontextmanager
-    async def _place(self, envelope: Envelope, handler: Handler, work: Work) -> AsyncIterator[Entry]:
-        """A place in the handler's lane and in the ledger, until the request has ended one way or another."""
+    async def _work(
+        self, request: web.Request, handler: Handler, work: Work, *, index: int, session: Session | None
+    ) -> web.StreamResponse:
+        """Take a place in the handler's lane and in the ledger, until the request has ended one way or another."""
         lane = self.parallel if handler.parallel else self.serial
-        index = envelope.request_idx()
-        assert index is not None
-        try:
-            ticket = lane.enter(
-                work.load,
-                perf=self._lifecycle.perf,
-                in_flight=self._ledger.load_in_flight,
-                max_wait=handler.max_queue_time,
-            )
-        except QueueFull:
-            self._reject(envelope, handler, work.load)
-            raise
-        entry = self._ledger.enter(index, work.load, time.monotonic(), route=handler.route)
+        ticket = self._ticket(lane, handler, work, index, session)
+        inside = session.entry if session is not None else None
+        entry = self._ledger.enter(index, work.load, time.monotonic(), route=handler.route, session=inside)
+        self._note(session)
         outcome = Outcome.FAILED
         try:
             if not ticket.running:
                 await self._turn(ticket, handler.max_queue_time)
             self._ledger.start(entry, time.monotonic())
-            yield entry
+            response = await self._forward(request, handler, work, entry)
             outcome = entry.outcome or Outcome.SERVED
         except QueueFull:
             outcome = Outcome.REJECTED
@@ -210,7 +218,43 @@ class Proxy:
         finally:
             self._ledger.settle(entry, outcome, time.monotonic())
             self._pass_on(lane.leave(ticket))
+            self._forget(session)
             self._emptied.set()
+        return response
+
+    def _ticket(
+        self, lane: Lane, handler: Handler, work: Work, index: int, session: Session | None
+    ) -> Ticket:
+        try:
+            return lane.enter(
+                work.load,
+                perf=self._lifecycle.perf,
+                in_flight=self._ledger.load_in_flight,
+                max_wait=handler.max_queue_time,
+            )
+        except QueueFull:
+            self._reject(index, handler, work.load, session)
+            raise
+
+    def _note(self, session: Session | None) -> None:
+        """Remember whose task this is, so that `cut_session` finds it."""
+        task = asyncio.current_task()
+        if session is not None and task is not None:
+            self._inside.setdefault(session, set()).add(task)
+
+    def _forget(self, session: Session | None) -> None:
+        if session is not None and (tasks := self._inside.get(session)) is not None:
+            tasks.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+            if not tasks:
+                del self._inside[session]
+
+    async def cut_session(self, session: Session) -> None:
+        """Cut the requests inside of a session that has ended; returns when they are settled."""
+        tasks = self._inside.get(session, set()).copy()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _turn(self, ticket: Ticket, max_wait: float | None) -> None:
         turn = asyncio.get_running_loop().create_future()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from pyworker.core.ledger import Entry, Ledger, Outcome, Report
+from pyworker.core.ledger import Entry, Ledger, Outcome, Report, SessionEntry
 
 LOADS = st.integers(min_value=0, max_value=2**20).map(lambda n: n / 8)  # exact in binary, so sums are exact
 ADMITTED_ENDS = st.sampled_from([Outcome.SERVED, Outcome.FAILED, Outcome.CANCELLED, Outcome.REJECTED])
@@ -16,7 +16,7 @@ class LedgerMachine(RuleBasedStateMachine):
     """Requests come and end in any order while reports are delivered, lost, or acknowledged late."""
 
     entries: Bundle[Entry] = Bundle("entries")
-    reports: Bundle[Report] = Bundle("reports")
+    sessions: Bundle[SessionEntry] = Bundle("sessions")
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,15 +24,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.on_its_way: Report | None = None
         self.acknowledged = {"new": 0.0, "rejected": 0.0, "served": 0.0}
         self.truth = dict.fromkeys(Outcome, 0.0)
-        self.entered = 0.0
         self.ends_due: list[int] = []
         self.ends_seen: list[int] = []
         self.number = 0
+        self.served_inside: dict[int, float] = {}
+        self.sessions_served = 0.0
+        self.closed: list[SessionEntry] = []
 
     @rule(target=entries, load=LOADS)
     def enter(self, load: float) -> Entry:
         self.number += 1
-        self.entered += load
         return self.ledger.enter(self.number, load, float(self.number))
 
     @rule(entry=consumes(entries), outcome=ADMITTED_ENDS)
@@ -40,6 +41,40 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.settle(entry, outcome, entry.entered_at + 1)
         self.truth[outcome] += entry.load
         self.ends_due.append(entry.request_idx)
+
+    @rule(target=sessions, cost=LOADS)
+    def open_session(self, cost: float) -> SessionEntry:
+        self.number += 1
+        return self.ledger.open_session(self.number, cost, float(self.number))
+
+    @rule(session=sessions, load=LOADS, outcome=st.one_of(st.none(), ADMITTED_ENDS))
+    def enter_inside(self, session: SessionEntry, load: float, outcome: Outcome | None) -> None:
+        """A request inside of a session; without an outcome it stays in flight until the session closes."""
+        if session.outcome is not None:
+            return
+        entry = self.ledger.enter(0, load, 0.0, session=session)
+        if outcome is not None:
+            self._settle_inside(entry, outcome)
+
+    def _settle_inside(self, entry: Entry, outcome: Outcome) -> None:
+        assert entry.session is not None
+        self.ledger.settle(entry, outcome, 1.0)
+        if outcome is Outcome.SERVED:
+            self.served_inside[id(entry.session)] = (
+                self.served_inside.get(id(entry.session), 0.0) + entry.load
+            )
+        if outcome is Outcome.REJECTED:
+            self.truth[Outcome.REJECTED] += entry.load
+
+    @rule(session=consumes(sessions), outcome=st.sampled_from([Outcome.SERVED, Outcome.CANCELLED]))
+    def close_session(self, session: SessionEntry, outcome: Outcome) -> None:
+        for entry in self.ledger.in_flight:
+            if entry.session is session:
+                self._settle_inside(entry, outcome)
+        self.ledger.close_session(session, 9.0)
+        self.sessions_served += max(session.load, self.served_inside.get(id(session), 0.0))
+        self.closed.append(session)  # kept, so that no other takes its id
+        self.ends_due.append(session.request_idx)
 
     @rule(load=LOADS, known=st.booleans())
     def reject(self, load: float, known: bool) -> None:
@@ -73,14 +108,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def balances(self) -> None:
         ledger = self.ledger
-        in_flight = math.fsum(entry.load for entry in ledger.in_flight)
+        requests = [entry for entry in ledger.in_flight if not isinstance(entry, SessionEntry)]
         ended = [ledger.ended[outcome] for outcome in (Outcome.SERVED, Outcome.FAILED, Outcome.CANCELLED)]
 
         assert ledger.received.load == ledger.rejected.load + ledger.admitted.load
         assert ledger.received.count == ledger.rejected.count + ledger.admitted.count
-        assert ledger.admitted.load == sum(sums.load for sums in ended) + in_flight
+        assert ledger.admitted.load == sum(sums.load for sums in ended) + ledger.held_load
         assert ledger.admitted.count == sum(sums.count for sums in ended) + len(ledger.in_flight)
-        assert ledger.load_in_flight == in_flight
+        assert ledger.load_in_flight == math.fsum(entry.load for entry in requests)
         assert ledger.rejected.load == self.truth[Outcome.REJECTED]
 
     @invariant()
@@ -93,17 +128,18 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once everything is delivered, what the engine acknowledged is the truth to the last unit."""
+        for session in [entry for entry in self.ledger.in_flight if isinstance(entry, SessionEntry)]:
+            self.close_session(session, Outcome.SERVED)
         self.on_its_way = self.ledger.report()
         self.acknowledge_report()
         while ends := self.ledger.ends(1000):
             self.ledger.ends_taken(ends)
             self.ends_seen += [entry.request_idx for entry in ends]
-        net = self.entered - self.truth[Outcome.CANCELLED]
-        turned_away = self.ledger.admitted.load - self.entered  # admitted at first, rejected after all
+        net = self.ledger.admitted.load - self.ledger.ended[Outcome.CANCELLED].load
 
-        assert self.acknowledged["served"] == self.truth[Outcome.SERVED]
+        assert self.acknowledged["served"] == self.truth[Outcome.SERVED] + self.sessions_served
         assert self.acknowledged["rejected"] == self.truth[Outcome.REJECTED]
-        assert self.acknowledged["new"] >= net + turned_away  # more only by what is carried below zero
+        assert self.acknowledged["new"] >= net  # more only by what is carried below zero
         assert self.ends_seen == self.ends_due
 
 
@@ -199,3 +235,32 @@ def test_start_is_remembered_and_idle_says_so() -> None:
     ledger.settle(entry, Outcome.FAILED, 1.0)
 
     assert ledger.idle
+
+
+def test_a_session_counts_once_and_its_requests_use_it_up() -> None:
+    ledger = Ledger()
+    session = ledger.open_session(1, 100.0, 0.0)
+    first = ledger.enter(2, 60.0, 1.0, session=session)
+    report = ledger.report()
+
+    assert (report.new_load, report.current_load, report.working) == (100.0, 100.0, (1,))
+    assert ledger.load_in_flight == 60.0
+
+    ledger.settle(first, Outcome.SERVED, 2.0)
+    second = ledger.enter(3, 60.0, 3.0, session=session)
+    report = ledger.report()
+
+    assert (report.new_load, report.served_load, report.current_load) == (120.0, 60.0, 100.0)
+
+    ledger.settle(second, Outcome.FAILED, 4.0)
+    ledger.close_session(session, 5.0)
+    report = ledger.report()
+
+    assert (report.new_load, report.served_load, report.current_load, report.working) == (
+        120.0,
+        100.0,
+        0.0,
+        (),
+    )
+    assert ledger.ended[Outcome.FAILED].load == 20.0
+    assert [1] == [entry.request_idx for entry in ledger.ends(10)]
