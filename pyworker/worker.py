@@ -24,6 +24,7 @@ from pyworker.core.log_lines import LineScanner
 from pyworker.core.sessions import Sessions
 from pyworker.core.signature import Verifier
 from pyworker.engine.client import EngineClient, EngineError, pause
+from pyworker.engine.journal import ledger_at
 from pyworker.engine.reporter import Identity, Reporter
 from pyworker.handler import Handler, handlers_of
 from pyworker.logs import set_up_logging
@@ -88,9 +89,16 @@ class Worker:
 
     async def serve(self, stop: asyncio.Event, cut: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain; ``cut`` cuts the draining short."""
+        unix_offset = time.time() - time.monotonic()
+        ledger = await asyncio.to_thread(
+            ledger_at, self.settings.workspace, container_id=self.settings.container_id, unix_offset=unix_offset
+        )
         async with aiohttp.ClientSession() as session:
-            running = Running(self.config, self.settings, self.handlers, session)
-            await running.run(stop, cut)
+            running = Running(self.config, self.settings, self.handlers, session, ledger, unix_offset)
+            try:
+                await running.run(stop, cut)
+            finally:
+                ledger.close()
 
 
 class Running:
@@ -102,13 +110,14 @@ class Running:
         settings: Settings,
         handlers: Sequence[Handler],
         session: aiohttp.ClientSession,
+        ledger: Ledger,
+        unix_offset: float,
     ) -> None:
         now = time.monotonic()
-        unix_offset = time.time() - now
         self._settings = settings
         self._key_is_here = asyncio.Event()
         self.lifecycle = Lifecycle(now)
-        self.ledger = Ledger()
+        self.ledger = ledger
         self.verifier = Verifier(own_url=settings.public_url, allowed_urls=settings.allowed_urls)
         self.client = EngineClient(settings.report_addrs, session)
         self.reporter = Reporter(

@@ -17,6 +17,7 @@ with one ``request_idx`` are two.
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -111,6 +112,9 @@ class Ledger:
         self._acknowledged = (0.0, 0.0, 0.0)
         self._unreported: deque[Entry] = deque()
 
+    def close(self) -> None:
+        """Let go of whatever a ledger holds outside of memory: this one nothing."""
+
     # The life of a request...
 
     def enter(
@@ -204,8 +208,11 @@ class Ledger:
         self.changes += 1
         self._unreported.append(entry)
         if len(self._unreported) > self._max_ended:
-            self._unreported.popleft()
+            self._dropped(self._unreported.popleft())
             self.lost_ends += 1
+
+    def _dropped(self, entry: Entry) -> None:
+        """An end was given up, as too many wait: for whoever keeps a copy."""
 
     # What is in flight...
 
@@ -239,17 +246,10 @@ class Ledger:
 
     def report(self) -> Report:
         """What is true now and what is new since the last report `taken`; changes nothing."""
-        totals = (
-            self.admitted.load - self.ended[Outcome.CANCELLED].load,
-            self.rejected.load,
-            self.ended[Outcome.SERVED].load,
-        )
-        new, rejected, served = (
-            total - known for total, known in zip(totals, self._acknowledged, strict=True)
-        )
-        if (
-            new < 0
-        ):  # more was cancelled or turned away than admitted: the wire has no negative, the rest is carried over
+        totals = self._totals()
+        new, rejected, served = self.undelivered
+        if new < 0:
+            # More was cancelled or turned away than admitted: the wire has no negative, the rest is carried over.
             totals = (self._acknowledged[0], *totals[1:])
             new = 0.0
         return Report(
@@ -273,6 +273,23 @@ class Ledger:
     def ends(self, most: int) -> tuple[Entry, ...]:
         """The oldest requests whose end the engine has not acknowledged, in order; changes nothing."""
         return tuple(entry for entry, _ in zip(self._unreported, range(most), strict=False))
+
+    def restore(self, ends: Iterable[Entry], *, new: float, rejected: float, served: float) -> None:
+        """Take over what an earlier process had not delivered: ended requests, and load by what became of it."""
+        self._unreported.extendleft(reversed(list(ends)))
+        admitted, known_rejected, known_served = self._acknowledged
+        self._acknowledged = (admitted - new, known_rejected - rejected, known_served - served)
+        self.changes += 1
+
+    @property
+    def undelivered(self) -> tuple[float, float, float]:
+        """Load admitted (less cancelled; may be below 0), rejected and served that the engine has not acknowledged."""
+        total, known = self._totals(), self._acknowledged
+        return total[0] - known[0], total[1] - known[1], total[2] - known[2]
+
+    def _totals(self) -> tuple[float, float, float]:
+        cancelled, served = self.ended[Outcome.CANCELLED].load, self.ended[Outcome.SERVED].load
+        return self.admitted.load - cancelled, self.rejected.load, served
 
     def ends_taken(self, ends: tuple[Entry, ...]) -> None:
         """The engine has acknowledged these ends. Some may have been dropped meanwhile."""
