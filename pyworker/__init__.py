@@ -10,7 +10,9 @@ The map, top down; imports point down, and what stands on one line does not know
     worker                  builds every part once, runs them, drains on a signal
     console                 what a person looks at: status as JSON, terminal view, admin port
     server                  what clients talk to: app (routes, TLS), proxy (a request's life), relay (bytes), sessions
-    model  engine           the model server: connection, log_tail, measure, startup · the engine: client, reporter, journal
+    model  engine           the model server: connection, log_tail, measure, startup · the engine: client,
+                            reporter (and its thread), journal, beacon
+    loop_watch              notices a blocked event loop, and whose code blocks it
     handler                 an author's handler at work, its functions fenced
     config  settings  logs  what an author writes · what the instance says · log lines
     core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,

@@ -2,14 +2,17 @@
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
 import runpy
+import signal
 import sys
+import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +20,7 @@ from rich.console import Console
 
 from pyworker.config import ConfigError, WorkerConfig
 from pyworker.console import terminal
+from pyworker.engine.beacon import beacon, known
 from pyworker.instance.local import WORKER_PORT, LocalOptions
 from pyworker.instance.local import run as run_local
 from pyworker.instance.parent import end_with
@@ -24,7 +28,7 @@ from pyworker.instance.unattended import run as run_unattended
 from pyworker.local_engine.serve import EngineOptions, serve
 from pyworker.logs import set_up_logging
 from pyworker.server.ports import PortTaken
-from pyworker.settings import LOCAL_WORKSPACE, SettingsError, setting
+from pyworker.settings import DEFAULT_ENGINE, LOCAL_WORKSPACE, SettingsError, setting
 from pyworker.worker import Worker
 
 USAGE_ERROR: Final = 2
@@ -33,6 +37,10 @@ USAGE_ERROR: Final = 2
 
 class UserError(Exception):
     """What the user asked for cannot be done; one line that says why."""
+
+
+TOLD: Final = (UserError, ConfigError, SettingsError, PortTaken)
+"""Errors whose words are for the user: no traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,8 +131,44 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run what the user names. A file that starts its worker itself has done so when it returns."""
-    what: str = options.what
+    """Run what the user names. On an instance a worker that cannot start stays to tell the engine why."""
+    try:
+        return _run_worker(options.what)
+    except Exception as error:
+        if options.parent or not setting("CONTAINER_ID"):
+            raise
+        return _stay_to_tell(error)
+
+
+def _stay_to_tell(error: Exception) -> int:
+    """Say why this worker cannot start, and go on saying it to the engine until told to stop."""
+    if isinstance(error, PortTaken) and error.holder_is_healthy():
+        print(f"pyworker: {error}: a healthy worker, so this one leaves", file=sys.stderr)
+        return 0
+    set_up_logging("INFO", "text")
+    reason = str(error) if isinstance(error, TOLD) else f"{type(error).__name__}: {error}"
+    print(f"pyworker: this worker cannot start: {reason} (telling the engine until stopped)", file=sys.stderr)
+    if not isinstance(error, TOLD):
+        traceback.print_exception(error)
+    addresses, number, token, url = known(os.environ, DEFAULT_ENGINE)  # noqa: TID251 - it may be what is wrong
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(
+            _until_stopped(beacon(addresses, container_id=number, master_token=token, url=url, reason=reason))
+        )
+    return 1
+
+
+async def _until_stopped(telling: Coroutine[Any, Any, None]) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    await telling
+
+
+def _run_worker(what: str) -> int:
+    """A file that starts its worker itself has done so when it returns."""
     started = _StartedWorkers()
     names = _names_of(what)
     if started.any():

@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 JSON_TYPE: Final = "application/json"
 DEFAULT_CONCURRENCY: Final = 10
+SLOW: Final = 0.05
+"""Seconds a synchronous function of an author's may hold up the event loop before it is moved to a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Handler:
         self._calculator = config.workload_calculator
         self._sampler: Callable[[], Any] | None = None
         self._warned = False
+        self.slow = False
+        """Its functions have taken longer than `SLOW`: they belong in a thread."""
         if config.handler_class is not None:
             self._take_over(config.handler_class())
         if config.benchmark_config is not None:
@@ -105,6 +110,19 @@ class Handler:
 
         Raises `InvalidRequest` for a bad payload, `HandlerFailed` when the author's code raises.
         """
+        began = time.perf_counter()
+        try:
+            return self._read(raw)
+        finally:
+            if not self.slow and time.perf_counter() - began > SLOW:
+                self.slow = True
+                log.warning(
+                    "functions of %s took over %g ms: they run in a thread from now on",
+                    self.route,
+                    SLOW * 1000,
+                )
+
+    def _read(self, raw: bytes) -> Work:
         if not raw.lstrip(b" \t\r\n").startswith(b"{"):
             raise InvalidRequest({"payload": "must be a JSON object"})
         if self._payload_class is not None:

@@ -25,9 +25,11 @@ from pyworker.core.sessions import Sessions
 from pyworker.core.signature import Verifier
 from pyworker.engine.client import EngineClient, EngineError, pause
 from pyworker.engine.journal import ledger_at
-from pyworker.engine.reporter import Identity, Reporter
+from pyworker.engine.reporter import HomeLoop, Identity, Reporter
+from pyworker.engine.reporter_thread import ReporterThread
 from pyworker.handler import Handler, handlers_of
 from pyworker.logs import set_up_logging
+from pyworker.loop_watch import LoopWatch
 from pyworker.model.connection import ModelServer
 from pyworker.model.log_tail import LogTail
 from pyworker.model.measure import Measure
@@ -91,10 +93,21 @@ class Worker:
         """Serve until ``stop`` is set, then drain; ``cut`` cuts the draining short."""
         unix_offset = time.time() - time.monotonic()
         ledger = await asyncio.to_thread(
-            ledger_at, self.settings.workspace, container_id=self.settings.container_id, unix_offset=unix_offset
+            ledger_at,
+            self.settings.workspace,
+            container_id=self.settings.container_id,
+            unix_offset=unix_offset,
         )
-        async with aiohttp.ClientSession() as session:
-            running = Running(self.config, self.settings, self.handlers, session, ledger, unix_offset)
+        async with aiohttp.ClientSession() as session, EngineClient(self.settings.report_addrs) as client:
+            running = Running(
+                self.config,
+                self.settings,
+                self.handlers,
+                session=session,
+                client=client,
+                ledger=ledger,
+                unix_offset=unix_offset,
+            )
             try:
                 await running.run(stop, cut)
             finally:
@@ -109,7 +122,9 @@ class Running:
         config: WorkerConfig,
         settings: Settings,
         handlers: Sequence[Handler],
+        *,
         session: aiohttp.ClientSession,
+        client: EngineClient,
         ledger: Ledger,
         unix_offset: float,
     ) -> None:
@@ -119,14 +134,17 @@ class Running:
         self.lifecycle = Lifecycle(now)
         self.ledger = ledger
         self.verifier = Verifier(own_url=settings.public_url, allowed_urls=settings.allowed_urls)
-        self.client = EngineClient(settings.report_addrs, session)
+        self.client = client
         self.reporter = Reporter(
             identity=Identity(settings.container_id, settings.master_token, settings.public_url),
-            client=self.client,
+            client=EngineClient(settings.report_addrs),
+            home=HomeLoop(asyncio.get_running_loop()),
             ledger=self.ledger,
             lifecycle=self.lifecycle,
             unix_offset=unix_offset,
         )
+        self.watch = LoopWatch()
+        self.reporting = ReporterThread(self.reporter, [self.watch.run])
         self.model = _model_server(config, handlers)
         self._sessions = Sessions(most=config.max_sessions, longest=settings.session_max_lifetime)
         self.proxy = Proxy(
@@ -162,6 +180,7 @@ class Running:
             proxy=self.proxy,
             startup=self.startup,
             reporter=self.reporter,
+            watch=self.watch,
             tail=self.tail,
             handlers=handlers,
             model_url=self.model.url if self.model else "none: remote functions",
@@ -220,10 +239,11 @@ class Running:
         try:
             await self._serve(stop, cut)
         except* PortTaken as group:
-            taken = _first_of(group)
+            taken = PortTaken(str(_first_of(group)), admin_port=self._settings.admin_port)
+        finally:
+            await self._farewell()
         if taken is not None:
             raise taken
-        await self._farewell()
 
     async def _serve(self, stop: asyncio.Event, cut: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
@@ -236,7 +256,7 @@ class Running:
                 task.cancel()
 
     def _background(self) -> list[Any]:
-        parts = [self.reporter.run(), self.startup.run(), self.sessions.collect()]
+        parts = [self.reporting.run(), self.startup.run(), self.sessions.collect()]
         if self.tail is not None:
             parts.append(self.tail.run())
         if self._settings.unsecured:
@@ -316,13 +336,10 @@ class Running:
             log.warning("cutting requests that are still running: count=%d", len(self.ledger.in_flight))
 
     async def _farewell(self) -> None:
-        try:
-            async with asyncio.timeout(FLUSH_TIMEOUT):
-                await self.reporter.flush()
-        except TimeoutError:
-            log.warning("left without the engine knowing: unreported_ends=%d", self.ledger.unreported_ends)
-        else:
+        if await self.reporting.finish(FLUSH_TIMEOUT):
             log.info("left: everything is reported")
+        else:
+            log.warning("left without the engine knowing: unreported_ends=%d", self.ledger.unreported_ends)
 
 
 async def _set(event: asyncio.Event) -> None:

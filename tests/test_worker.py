@@ -1,6 +1,7 @@
 """The worker as a whole: ports, drain, signals, what it says when it cannot start."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from pyworker.engine.client import EngineClient
+from pyworker.local_engine.serve import EngineOptions, LocalEngine
 from tests.certificates import make_certificate
-from tests.system import Model, Start, System, config_for, eventually, free_port, handler
+from tests.system import Client, Model, Start, System, config_for, eventually, free_port, handler
 
 WORKER_FILE = """
 from pyworker import BenchmarkConfig, HandlerConfig, Worker, WorkerConfig
@@ -197,12 +203,12 @@ def run(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedPr
 
 def test_a_wrong_environment_is_told_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text(WORKER_FILE.format(port=1))
-    ended = run("run", "worker.py", folder=tmp_path, CONTAINER_ID="x", WORKER_PORT="0")
+    ended = run("run", "worker.py", folder=tmp_path, WORKER_PORT="0", DRAIN_TIMEOUT="soon")
 
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[:2] == [
+    assert ended.stderr.splitlines() == [
         "pyworker: WORKER_PORT='0': must be a port, 1 to 65535",
-        "pyworker: PUBLIC_IPADDR is not set: clients would not know where this worker is",
+        "pyworker: DRAIN_TIMEOUT='soon': must be a number",
     ]
 
 
@@ -230,19 +236,211 @@ def test_what_cannot_be_run_is_said_in_one_line(tmp_path: Path, what: str, text:
     assert len(ended.stderr.splitlines()) == 1
 
 
-async def test_a_taken_port_is_named_with_who_holds_it(engine: Any, tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text(WORKER_FILE.format(port=1))
+@asynccontextmanager
+async def started(
+    folder: Path, environ: dict[str, str], text: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`pyworker run` of a file with this text, its log in worker.log."""
+    (folder / "worker.py").write_text(text)
+    with (folder / "worker.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "pyworker", "run", "worker.py", cwd=folder, env=environ, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        (WORKER_FILE, {"DRAIN_TIMEOUT": "soon"}, "DRAIN_TIMEOUT='soon': must be a number"),
+        ("x = 1", {}, "worker.py starts no worker"),
+        ("import no_such_package", {}, "ModuleNotFoundError: No module named 'no_such_package'"),
+    ],
+    ids=["setting", "no_worker", "import"],
+)
+async def test_on_an_instance_a_worker_that_cannot_start_tells_the_engine_why(
+    engine: Any, tmp_path: Path, text: str, more: dict[str, str], message: str
+) -> None:
+    environ = environment(engine.url, free_port(), tmp_path, **more)
+    async with started(tmp_path, environ, text.format(port=1)) as process:
+        await eventually(lambda: engine.reports, within=10)
+
+        assert message in engine.reports[-1].error_msg
+        assert (engine.reports[-1].id, engine.reports[-1].mtoken) == (9, "t")
+        assert process.returncode is None
+
+        process.send_signal(signal.SIGTERM)
+
+        assert await process.wait() == 1
+    assert message in (tmp_path / "worker.log").read_text()
+
+
+async def test_a_taken_port_is_told_with_who_holds_it(engine: Any, tmp_path: Path) -> None:
     port = free_port()
     with socket.socket() as holder:
         holder.bind(("", port))
         holder.listen()
-        ended = await asyncio.to_thread(
-            run, "run", "worker.py", folder=tmp_path, **environment(engine.url, port, tmp_path)
-        )
+        environ = environment(engine.url, port, tmp_path)
+        async with started(tmp_path, environ, WORKER_FILE.format(port=1)):
+            told = f"port {port} is taken by pid {os.getpid()} ("
+            await eventually(lambda: engine.reports and told in engine.reports[-1].error_msg, within=10)
 
-    assert ended.returncode == 2
-    [line] = [line for line in ended.stderr.splitlines() if line.startswith("pyworker: ")]
-    assert line.startswith(f"pyworker: port {port} is taken by pid {os.getpid()} (")
+
+async def test_a_second_worker_beside_a_healthy_one_leaves(
+    start: Start, model: Model, tmp_path: Path
+) -> None:
+    system = await start()
+    folder = tmp_path / "second"
+    folder.mkdir()
+    environ = environment(system.engine.url, system.settings.worker_port, folder)
+    async with started(folder, environ, WORKER_FILE.format(port=model.port)) as process:
+        assert await process.wait() == 0
+
+    assert "a healthy worker, so this one leaves" in (folder / "worker.log").read_text()
+    assert (await system.status())["state"] == "ready"
+
+
+async def test_kill_9_under_load_loses_no_request(engine: Any, model: Model, tmp_path: Path) -> None:
+    async def respond(request: web.Request) -> web.StreamResponse:
+        if b"stuck" in await request.read():
+            await asyncio.Event().wait()
+        return web.Response(text="ok")
+
+    model.respond = respond
+    port = free_port()
+    environ = environment(engine.url, port, tmp_path, BENCHMARK_PERF="1000")
+    text = WORKER_FILE.format(port=model.port).replace(
+        'route="/x"', 'route="/x", allow_parallel_requests=True'
+    )
+    async with aiohttp.ClientSession() as session:
+        client = Client(session, f"http://127.0.0.1:{port}", engine.keys.sign)
+        async with started(tmp_path, environ, text) as process:
+            await eventually(lambda: engine.reports and engine.reports[-1].loadtime > 0, within=20)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(5):
+                    group.create_task(_gone(client, {"prompt": "stuck"}))
+                await eventually(lambda: model.working == 5)
+                assert [200] * 20 == [await client.status() for _ in range(20)]
+                process.kill()
+                await process.wait()
+        async with started(tmp_path, environ, text) as process:
+            await eventually(lambda: len({end.request_idx for end in engine.ended}) == 25, within=20)
+            await eventually(lambda: engine.reports[-1].loadtime > 0, within=20)
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+
+    cut = [end.request_idx for end in engine.ended if end.status == "Error"]
+    assert sorted(cut) == [1001, 1002, 1003, 1004, 1005]
+    assert sum(report.cur_perf for report in engine.reports) == 2000.0
+    assert sum(report.new_load for report in engine.reports) == 2500.0
+    assert "taking over from a worker that was killed" in (tmp_path / "worker.log").read_text()
+
+
+async def _gone(client: Client, payload: dict[str, str]) -> None:
+    with contextlib.suppress(aiohttp.ClientError):
+        await client.status(body=client.envelope(payload))
+
+
+@pytest.mark.parametrize("outage", [3.0])
+async def test_load_through_an_outage_of_the_engine_arrives_to_the_last_unit(
+    start: Start, model: Model, outage: float
+) -> None:
+    system = await start(config_for(model, handler(allow_parallel_requests=True, max_queue_time=None)))
+    port = int(system.engine.url.rpartition(":")[2])
+    before = list(system.engine.reports)
+    await system.engine.__aexit__(None, None, None)
+    sent = 0
+    began = time.monotonic()
+    while time.monotonic() - began < outage:
+        assert await system.client.status() == 200
+        sent += 1
+        await asyncio.sleep(0.02)
+    async with LocalEngine(EngineOptions(port=port)) as again:
+        await eventually(lambda: len(again.ended) == sent, within=15)
+        await eventually(
+            lambda: sum(report.cur_perf for report in [*before, *again.reports]) == 100.0 * sent, within=15
+        )
+        assert sum(report.new_load for report in [*before, *again.reports]) == 100.0 * sent
+        assert [end.request_idx for end in again.ended] == [1001 + number for number in range(sent)]
+
+
+def compute(seconds: float) -> None:
+    """Hold up whatever runs this."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+async def test_a_handler_that_blocks_is_noticed_named_and_does_not_silence_reports(
+    start: Start, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(_: dict[str, Any]) -> float:
+        compute(0.8)
+        return 5.0
+
+    system = await start(config_for(model, handler(workload_calculator=slow)))
+    assert await system.client.status() == 200
+    found = (await system.status())["event_loop"]
+
+    assert found["blocks"] >= 1
+    assert found["worst"]["route"] == "/x"
+    assert "test_worker.py" in found["worst"]["at"]
+    assert "event loop was blocked" in caplog.text
+    assert "functions of /x took over 50 ms: they run in a thread from now on" in caplog.text
+
+    blocks = found["blocks"]
+    assert await system.client.status() == 200
+    assert (await system.status())["event_loop"]["blocks"] == blocks
+
+
+async def test_a_blocked_loop_still_beats(
+    start: Start, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyworker.engine.reporter.HEARTBEAT", 0.3)
+    monkeypatch.setattr("pyworker.engine.reporter.STALL", 0.2)
+    posts: list[float] = []
+    monkeypatch.setattr(EngineClient, "post", _counting(EngineClient.post, posts))
+
+    async def blocking(**_: Any) -> str:
+        compute(2.0)
+        return "done"
+
+    config = config_for(
+        model,
+        handler(remote_function=blocking, benchmark_config=None),
+        model_log_file=None,
+        model_healthcheck_url=None,
+    )
+    system = await start(config)
+    assert await system.client.status() == 200
+    during = [at for at in posts if max(posts) - 2.0 < at]
+
+    assert len(during) >= 3
+    await eventually(lambda: sum(report.cur_perf for report in system.engine.reports) == 100.0)
+
+
+def _counting(post: Any, posts: list[float]) -> Any:
+    async def counted(self: EngineClient, *arguments: Any, **named: Any) -> None:
+        posts.append(time.monotonic())
+        await post(self, *arguments, **named)
+
+    return counted
+
+
+async def test_the_last_report_is_explained_field_by_field(start: Start) -> None:
+    system = await start()
+    assert await system.client.status() == 200
+    await eventually(lambda: system.engine.reports[-1].num_requests_recieved == 1)
+    found = (await system.status())["last_report"]
+
+    assert found["seconds_since_acknowledged"] < 5
+    assert found["fields"]["num_requests_recieved"]["value"] == 1
+    assert "since the last acknowledged report" in found["fields"]["new_load"]["means"]
 
 
 def test_status_without_a_worker_says_so(tmp_path: Path) -> None:

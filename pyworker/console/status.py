@@ -9,6 +9,7 @@ from pyworker.core.ledger import Ledger, Outcome
 from pyworker.core.lifecycle import Lifecycle
 from pyworker.engine.reporter import Delivery, Reporter
 from pyworker.handler import Handler
+from pyworker.loop_watch import LoopWatch
 from pyworker.model.log_tail import LogTail
 from pyworker.model.startup import Startup
 from pyworker.server.proxy import Proxy
@@ -25,6 +26,7 @@ class Parts:
     proxy: Proxy
     startup: Startup
     reporter: Reporter
+    watch: LoopWatch
     tail: LogTail | None
     handlers: Sequence[Handler]
     model_url: str
@@ -59,6 +61,8 @@ def status(parts: Parts) -> dict[str, Any]:
                 "unreported": parts.ledger.unreported_ends,
             },
         },
+        "last_report": _last_report(parts.reporter, now),
+        "event_loop": _event_loop(parts.watch),
         "routes": [handler.route for handler in parts.handlers],
         "public_url": parts.settings.public_url,
         "model_server": parts.model_url,
@@ -105,6 +109,38 @@ def _requests(ledger: Ledger) -> dict[str, Any]:
         "cancelled": pair(ended[Outcome.CANCELLED].load, ended[Outcome.CANCELLED].count),
         "in_flight": pair(ledger.load_in_flight, len(ledger.in_flight)),
     }
+
+
+# Each field of a report, and the terms it was computed from.
+_TERMS = {
+    "cur_load": "load queued and working now; an open session counts its cost",
+    "new_load": "load admitted, less load cancelled, since the last acknowledged report; never below 0",
+    "cur_perf": "load served since the last acknowledged report",
+    "rej_load": "load turned away (422, 429, 503) since the last acknowledged report",
+    "max_perf": "what the benchmark measured, or BENCHMARK_PERF",
+    "loadtime": "seconds from start to ready; 0 until then",
+    "num_requests_working": "requests queued and working, and open sessions",
+    "num_requests_recieved": "requests whose signature held since the start: admitted and turned away",
+    "error_msg": "why the worker is errored or draining",
+    "disk_usage": "GiB used on /",
+    "additional_disk_usage": "its change since the last acknowledged report",
+}
+
+
+def _last_report(reporter: Reporter, now: float) -> dict[str, Any] | None:
+    """The newest acknowledged report, field by field, and when the engine took it."""
+    last = reporter.last
+    taken = reporter.statuses.last_acknowledged
+    if last is None or taken is None:
+        return None
+    fields = {name: {"value": getattr(last, name), "means": means} for name, means in _TERMS.items()}
+    return {"seconds_since_acknowledged": round(now - taken, 3), "fields": fields}
+
+
+def _event_loop(watch: LoopWatch) -> dict[str, Any]:
+    worst = watch.worst
+    blocked = None if worst is None else {"seconds": worst.seconds, "route": worst.route, "at": worst.where}
+    return {"lag": round(watch.lag, 4), "blocks": watch.blocks, "worst": blocked}
 
 
 def _delivery(delivery: Delivery, now: float) -> dict[str, Any]:

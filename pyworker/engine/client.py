@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -27,12 +27,20 @@ class EngineError(Exception):
 
 
 class EngineClient:
-    """POSTs and GETs at ``addresses`` (base URLs), tried in order from the one that answered last."""
+    """An async context manager: POSTs and GETs at ``addresses`` (base URLs), tried in order from the one that answered last."""
 
-    def __init__(self, addresses: Sequence[str], session: aiohttp.ClientSession) -> None:
+    def __init__(self, addresses: Sequence[str]) -> None:
         self.addresses = tuple(address.rstrip("/") for address in addresses)
-        self._session = session
+        self._session: aiohttp.ClientSession | None = None
         self._good = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
     async def post(self, path: str, body: bytes, *, skip: frozenset[str] = frozenset()) -> None:
         """Deliver ``body`` to one address not in ``skip``. Raises `EngineError` when none acknowledges it."""
@@ -63,6 +71,8 @@ class EngineClient:
         raise EngineError(why)
 
     async def _once(self, method: str, url: str, body: bytes | None) -> bytes:
+        if self._session is None:  # made in the event loop that uses it
+            self._session = aiohttp.ClientSession()
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             async with (

@@ -201,7 +201,13 @@ class JournaledLedger(Ledger):
         self._journal.close()
 
     def enter(
-        self, request_idx: int, load: float, now: float, *, route: str = "", session: SessionEntry | None = None
+        self,
+        request_idx: int,
+        load: float,
+        now: float,
+        *,
+        route: str = "",
+        session: SessionEntry | None = None,
     ) -> Entry:
         entry = super().enter(request_idx, load, now, route=route, session=session)
         if session is None:
@@ -281,6 +287,8 @@ def ledger_at(folder: Path, *, container_id: int, unix_offset: float, slots: int
     left = journal.left
     if left.ends or any(left.loads):
         log.warning(
-            "taking over from a worker that was killed: undelivered_ends=%d cut_off=%d", len(left.ends), left.cut_off
+            "taking over from a worker that was killed: undelivered_ends=%d cut_off=%d",
+            len(left.ends),
+            left.cut_off,
         )
     return JournaledLedger(journal)

@@ -1,18 +1,25 @@
 """Tells the engine what is true: at once when the state changes, once a second while figures do, else every ten.
 
 A report is acknowledged or it never was: the ledger forgets what it told only after the engine answered 200.
+
+The reporter may run in a thread of its own (`ReporterThread`), so that nothing which blocks the worker's event loop can
+silence it. The ledger stays the event loop's: the reporter asks that loop for figures, and while it gets no answer it
+repeats what it knows, with no new load, so that the engine does not take a busy worker for a dead one.
 """
 
 import asyncio
+import concurrent.futures
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
+import msgspec
 import psutil
 
-from pyworker.core.ledger import Entry, Ledger, Outcome
+from pyworker.core.ledger import Entry, Ledger, Outcome, Report
 from pyworker.core.lifecycle import Lifecycle
 from pyworker.core.wire import DELETE_PATH, STATUS_PATH, DeleteRequests, EndedRequest, WorkerStatus, encode
 from pyworker.engine.client import EngineClient, EngineError, pause
@@ -31,6 +38,10 @@ NO_DELETES: Final = frozenset({"https://cloud.vast.ai/api/v0"})
 """Addresses that do not take `DELETE_PATH` (protocol.md section 2)."""
 
 GIB: Final = 2**30
+STALL: Final = 2.0
+"""Seconds the worker's event loop may take to say what is true before the reporter goes on without it."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,45 @@ class Identity:
     container_id: int
     master_token: str
     public_url: str
+
+
+class HomeLoop:
+    """Runs functions in the event loop that ledger and lifecycle belong to; from there itself, at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    async def call(self, function: Callable[[], _T]) -> _T:
+        """The function's result. Raises TimeoutError when that loop does not come to it in `STALL` seconds."""
+        if asyncio.get_running_loop() is self._loop:
+            return function()
+        answer: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+        def run() -> None:
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(function())
+
+        self._loop.call_soon_threadsafe(run)
+        async with asyncio.timeout(STALL):
+            return await asyncio.wrap_future(answer)
+
+    def tell(self, function: Callable[[], None]) -> None:
+        """Have it run there, before whatever is asked of that loop next."""
+        if asyncio.get_running_loop() is self._loop:
+            function()
+        else:
+            self._loop.call_soon_threadsafe(function)
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What is true at one instant."""
+
+    report: Report
+    changes: int
+    loadtime: float
+    perf: float
+    error: str
 
 
 @dataclass(slots=True)
@@ -54,7 +104,7 @@ class Delivery:
 
 
 class Reporter:
-    """Reports one worker. ``unix_offset`` turns monotonic seconds into Unix seconds."""
+    """Reports one worker through ``client``. ``unix_offset`` turns monotonic seconds into Unix seconds."""
 
     def __init__(
         self,
@@ -64,13 +114,16 @@ class Reporter:
         ledger: Ledger,
         lifecycle: Lifecycle,
         unix_offset: float,
+        home: HomeLoop,
         disk_usage: Callable[[], float] | None = None,
     ) -> None:
         self._identity = identity
-        self._client = client
+        self.client = client
         self._ledger = ledger
         self._lifecycle = lifecycle
         self._unix_offset = unix_offset
+        self._home = home
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._disk_usage = disk_usage or _disk_usage
         self._told_disk: float | None = None
         self._told_changes = -1
@@ -83,11 +136,15 @@ class Reporter:
         """The newest report the engine acknowledged."""
 
     def announce(self) -> None:
-        """The state changed: report at once."""
-        self._news.set()
+        """The state changed: report at once. May be called from any thread."""
+        if self._loop is None:
+            self._news.set()
+        else:
+            self._loop.call_soon_threadsafe(self._news.set)
 
     async def run(self) -> None:
         """Until cancelled."""
+        self._loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_status())
             group.create_task(self._tell_ends())
@@ -129,33 +186,56 @@ class Reporter:
     async def _send_status(self) -> bool:
         disk = await asyncio.to_thread(self._disk_usage)
         self._news.clear()
-        changes = self._ledger.changes
-        report = self._ledger.report()
-        status = WorkerStatus(
+        try:
+            now = await self._home.call(self._snapshot)
+        except TimeoutError:
+            return await self._repeat()
+        status = self._status_of(now, disk)
+        self._sent_at = time.monotonic()
+        if not await self._post(STATUS_PATH, encode(status), self.statuses):
+            return False
+        self._told_changes = now.changes
+        self._told_disk = disk
+        self.last = status
+        self._home.tell(partial(self._ledger.taken, now.report))
+        return True
+
+    def _snapshot(self) -> _Snapshot:
+        life = self._lifecycle
+        return _Snapshot(
+            self._ledger.report(), self._ledger.changes, life.load_time or 0.0, life.perf, life.told_error
+        )
+
+    def _status_of(self, now: _Snapshot, disk: float) -> WorkerStatus:
+        report = now.report
+        return WorkerStatus(
             id=self._identity.container_id,
             mtoken=self._identity.master_token,
-            loadtime=self._lifecycle.load_time or 0.0,
+            loadtime=now.loadtime,
             cur_load=report.current_load,
             rej_load=report.rejected_load,
             new_load=report.new_load,
-            max_perf=self._lifecycle.perf,
+            max_perf=now.perf,
             cur_perf=report.served_load,
             num_requests_working=len(report.working),
             num_requests_recieved=report.received,
-            error_msg=self._lifecycle.told_error,
+            error_msg=now.error,
             additional_disk_usage=0.0 if self._told_disk is None else disk - self._told_disk,
             disk_usage=disk,
             working_request_idxs=report.working,
             url=self._identity.public_url,
         )
+
+    async def _repeat(self) -> bool:
+        """The worker's event loop is blocked: what was true last, with no load that was told already."""
         self._sent_at = time.monotonic()
-        if not await self._post(STATUS_PATH, encode(status), self.statuses):
-            return False
-        self._ledger.taken(report)
-        self._told_changes = changes
-        self._told_disk = disk
-        self.last = status
-        return True
+        if self.last is None:
+            return True
+        log.warning("the worker's event loop is blocked: reporting what is known")
+        same = msgspec.structs.replace(
+            self.last, new_load=0.0, rej_load=0.0, cur_perf=0.0, additional_disk_usage=0.0
+        )
+        return await self._post(STATUS_PATH, encode(same), self.statuses)
 
     # Ends...
 
@@ -168,7 +248,7 @@ class Reporter:
 
     async def _send_ends(self) -> bool:
         """Deliver every end there is, in order, in batches; says whether all are acknowledged."""
-        while ends := self._ledger.ends(ENDS_BATCH):
+        while ends := await self._ends():
             body = DeleteRequests(
                 worker_id=self._identity.container_id,
                 mtoken=self._identity.master_token,
@@ -176,8 +256,14 @@ class Reporter:
             )
             if not await self._post(DELETE_PATH, encode(body), self.ends, skip=NO_DELETES):
                 return False
-            self._ledger.ends_taken(ends)
+            self._home.tell(partial(self._ledger.ends_taken, ends))
         return True
+
+    async def _ends(self) -> tuple[Entry, ...]:
+        try:
+            return await self._home.call(partial(self._ledger.ends, ENDS_BATCH))
+        except TimeoutError:
+            return ()
 
     def _end(self, entry: Entry) -> EndedRequest:
         assert entry.outcome is not None
@@ -197,7 +283,7 @@ class Reporter:
         self, path: str, body: bytes, delivery: Delivery, *, skip: frozenset[str] = frozenset()
     ) -> bool:
         try:
-            await self._client.post(path, body, skip=skip)
+            await self.client.post(path, body, skip=skip)
         except EngineError as error:
             delivery.failures += 1
             delivery.last_error = str(error)

@@ -1,12 +1,26 @@
 """Whether a port is free, and if not, who holds it."""
 
+import json
 import socket
+import urllib.request
 
 import psutil
 
 
 class PortTaken(OSError):
-    """A port is held by another process; the message names both."""
+    """A port is held by another process; the message names both. ``admin_port`` is where a worker would say it is well."""
+
+    def __init__(self, message: str, *, admin_port: int = 0) -> None:
+        super().__init__(message)
+        self._admin_port = admin_port
+
+    def holder_is_healthy(self) -> bool:
+        """Whether a live worker answers where the holder's admin port would be."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._admin_port}/healthz", timeout=2) as answer:
+                return bool(json.load(answer).get("ok"))
+        except (OSError, ValueError):
+            return False
 
 
 def require_free(port: int, purpose: str, option: str) -> None:

@@ -92,7 +92,7 @@ class Proxy:
         """Answer ``request``. Raises `Refusal` for what is turned away, `AnswerBroken` after a broken answer."""
         envelope = await self.read(request)
         session = self._session_of(envelope)
-        work, index = self._admissible(envelope, handler, session)
+        work, index = await self._admissible(envelope, handler, session)
         return await self._work(request, handler, work, index=index, session=session)
 
     # Reading and verifying: nothing is counted yet...
@@ -154,13 +154,18 @@ class Proxy:
             self._ledger.reject(envelope.request_idx(), 0.0, now)
             raise
 
-    def _admissible(self, envelope: Envelope, handler: Handler, session: Session | None) -> tuple[Work, int]:
+    async def _admissible(
+        self, envelope: Envelope, handler: Handler, session: Session | None
+    ) -> tuple[Work, int]:
         """The priced request and the index the engine knows it by."""
         load, index = envelope.cost(), envelope.request_idx()
         try:
             index = envelope.grant(signed=self.signed).request_idx
             assert envelope.payload is not None
-            work = handler.prepare(envelope.payload)
+            if handler.slow:
+                work = await asyncio.to_thread(handler.prepare, envelope.payload)
+            else:
+                work = handler.prepare(envelope.payload)
             load = work.load
             self.require_ready()
         except HandlerFailed:

@@ -1,6 +1,5 @@
 """The journal: whatever instant a worker is killed at, its successor delivers what it had not."""
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -9,14 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from pyworker.core.ledger import Entry, Ledger, Outcome, SessionEntry
-from pyworker.engine.journal import Journal, JournalError, JournaledLedger, ledger_at
+from pyworker.engine.journal import Journal, JournaledLedger, JournalError, ledger_at
 
 OFFSET = 1_000_000.0
 LOADS = st.integers(0, 2**20).map(lambda n: n / 8)
 ENDS = st.sampled_from(list(Outcome))
 
 
-def ledger(folder: Path, *, container_id: int = 5, offset: float = OFFSET, slots: int = 200) -> JournaledLedger:
+def ledger(
+    folder: Path, *, container_id: int = 5, offset: float = OFFSET, slots: int = 200
+) -> JournaledLedger:
     made = ledger_at(folder, container_id=container_id, unix_offset=offset, slots=slots)
     assert isinstance(made, JournaledLedger)
     return made
@@ -163,7 +164,9 @@ def test_a_store_cut_anywhere_leaves_the_slot_as_it_was_or_as_it_should_be(tmp_p
     assert head
 
 
-@pytest.mark.parametrize("content", [b"x", b"x" * 1000, b"PYWJRNL1" + b"\0" * 100], ids=["short", "foreign", "torn"])
+@pytest.mark.parametrize(
+    "content", [b"x", b"x" * 1000, b"PYWJRNL1" + b"\0" * 100], ids=["short", "foreign", "torn"]
+)
 def test_a_file_that_is_not_ours_costs_a_warning_and_is_put_aside(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -183,7 +186,9 @@ def test_another_instance_s_journal_is_not_ours(tmp_path: Path) -> None:
     assert ledger(tmp_path, container_id=6).ends(10) == ()
 
 
-def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("x")
     made = ledger_at(tmp_path / "file", container_id=5, unix_offset=0.0)
 
@@ -203,12 +208,12 @@ def test_two_workers_do_not_share_one(tmp_path: Path) -> None:
 
 def test_it_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = ledger(tmp_path, slots=3)
-    size = os.stat(tmp_path / "journal").st_size
+    size = (tmp_path / "journal").stat().st_size
     for number in range(5):
         made.settle(made.enter(number, 1.0, 1.0), Outcome.SERVED, 2.0)
     in_flight = [made.enter(number, 1.0, 1.0) for number in range(10, 14)]
 
-    assert os.stat(tmp_path / "journal").st_size == size
+    assert (tmp_path / "journal").stat().st_size == size
     assert [2, 3, 4] == [end.request_idx for end in made.ends(10)]
     assert (made.lost_ends, made.unjournaled) == (2, 4 + 2)
     assert "the oldest are dropped" in caplog.text

@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
 from pyworker.core.ledger import Ledger, Outcome
 from pyworker.core.lifecycle import Event, Lifecycle
 from pyworker.engine.client import EngineClient, EngineError, pause
-from pyworker.engine.reporter import Identity, Reporter
+from pyworker.engine.reporter import HomeLoop, Identity, Reporter
 from tests.system import eventually
 
 
@@ -78,10 +77,11 @@ class Rig:
 @contextlib.asynccontextmanager
 async def reporting(*addresses: str) -> AsyncIterator[Rig]:
     ledger, lifecycle = Ledger(), Lifecycle(time.monotonic())
-    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+    async with EngineClient(addresses) as client, asyncio.TaskGroup() as group:
         reporter = Reporter(
             identity=Identity(5, "master", "http://1.2.3.4:5"),
-            client=EngineClient(addresses, session),
+            client=client,
+            home=HomeLoop(asyncio.get_running_loop()),
             ledger=ledger,
             lifecycle=lifecycle,
             unix_offset=1000.0,
@@ -178,11 +178,12 @@ async def test_failures_are_kept_for_status() -> None:
 
 
 async def test_flush_delivers_what_is_left() -> None:
-    async with engine_up() as engine, aiohttp.ClientSession() as session:
+    async with engine_up() as engine, EngineClient([engine.url]) as client:
         ledger = Ledger()
         reporter = Reporter(
             identity=Identity(5, "m", "http://x"),
-            client=EngineClient([engine.url], session),
+            client=client,
+            home=HomeLoop(asyncio.get_running_loop()),
             ledger=ledger,
             lifecycle=Lifecycle(0.0),
             unix_offset=0.0,
@@ -199,25 +200,23 @@ async def test_flush_delivers_what_is_left() -> None:
 
 
 async def test_an_address_to_skip_gets_no_ends() -> None:
-    async with aiohttp.ClientSession() as session:
-        client = EngineClient(["https://cloud.vast.ai/api/v0"], session)
-
+    async with EngineClient(["https://cloud.vast.ai/api/v0"]) as client:
         with pytest.raises(EngineError, match="no address to call"):
             await client.post("/delete_requests/", b"{}", skip=frozenset({"https://cloud.vast.ai/api/v0"}))
 
 
 async def test_a_key_that_is_none_is_an_error() -> None:
-    async with engine_up() as engine, aiohttp.ClientSession() as session:
+    async with engine_up() as engine, EngineClient([engine.url]) as client:
         with pytest.raises(EngineError, match="/pubkey/ gave no public key"):
-            await EngineClient([engine.url], session).fetch_key()
+            await client.fetch_key()
 
 
 async def test_an_engine_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyworker.engine.client.TIMEOUT", 0.05)
-    async with engine_up() as engine, aiohttp.ClientSession() as session:
+    async with engine_up() as engine, EngineClient([engine.url]) as client:
         engine.delay = 1.0
         with pytest.raises(EngineError, match="no answer in 0.05 s"):
-            await EngineClient([engine.url], session).post("/x", b"{}")
+            await client.post("/x", b"{}")
 
 
 def test_pauses_grow_and_are_bounded() -> None:

@@ -23,7 +23,7 @@ async def test_a_loaded_line_leads_to_ready_and_the_engine_knows_at_once(start: 
     assert all(report.loadtime == 0 for report in system.engine.reports)
 
     model.say("x model loaded x")
-    await eventually(lambda: system.engine.reports[-1].loadtime > 0, within=1.0)
+    await eventually(lambda: system.engine.reports and system.engine.reports[-1].loadtime > 0, within=1.0)
 
     assert system.last_report["max_perf"] == 1000.0
     assert system.last_report["error_msg"] == ""
@@ -172,7 +172,7 @@ async def test_a_ready_worker_that_fails_comes_back_proved_and_with_its_perf(
 ) -> None:
     system = await start(config_for(model, **NO_HEALTH), ready=False, BENCHMARK_PERF="")
     model.say("model loaded")
-    await eventually(lambda: system.engine.reports[-1].loadtime > 0)
+    await eventually(lambda: system.engine.reports and system.engine.reports[-1].loadtime > 0)
     first = system.last_report
     heard = len(model.heard)
     model.say("Error: crashed")
@@ -333,5 +333,5 @@ async def test_a_remote_function_is_benchmarked(start: Start, model: Model) -> N
     system = await start(config, BENCHMARK_PERF="")
 
     assert calls == ["hi", "hi"]
-    assert 0 < (await system.status())["perf"] <= 100 / 0.01
+    assert 0 < (await system.status())["perf"] <= 100 / 0.008  # a timer may be early by a tick
     assert json.dumps(await system.status())

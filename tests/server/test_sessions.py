@@ -44,7 +44,7 @@ async def test_the_life_of_a_session(start: Start) -> None:
     status, told = await call(system, "/session/get", session_id, auth)
     assert status == 200
     assert (told["session_id"], told["auth_data"], told["lifetime"]) == (session_id, auth, 30.0)
-    assert 0 < told["expiration"] - told["created_at"] <= 31.0
+    assert 30.0 <= told["expiration"] - told["created_at"] <= 40.0
     assert not system.engine.ended
 
     ended = await call(system, "/session/end", session_id, auth)

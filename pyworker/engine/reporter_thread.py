@@ -1,0 +1,78 @@
+"""A thread with an event loop of its own for the reporter: what blocks the worker's loop does not silence it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import uvloop
+
+from pyworker.engine.reporter import Reporter
+
+
+class ReporterThread:
+    """Runs ``reporter``, and what else must not be held up, beside the event loop that makes it; `run`, then `finish`."""
+
+    def __init__(
+        self, reporter: Reporter, beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    ) -> None:
+        self._reporter = reporter
+        self._beside = tuple(beside)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._flush_within = 0.0
+        self._delivered = False
+        self._ended: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Report until cancelled; raises what the reporter raised."""
+        self._ended = asyncio.get_running_loop().create_future()
+        home = asyncio.get_running_loop()
+        threading.Thread(target=self._work, args=(home, self._ended), name="reporter", daemon=True).start()
+        await asyncio.shield(self._ended)
+
+    async def finish(self, flush_within: float) -> bool:
+        """Deliver what is left and end the thread; says whether the engine has all within ``flush_within`` seconds."""
+        if self._ended is None or self._loop is None or self._stop is None:
+            return False
+        self._flush_within = flush_within
+        if not self._ended.done():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            await self._ended
+        return self._delivered
+
+    # In the thread...
+
+    def _work(self, home: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
+        error: BaseException | None = None
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._report())
+        except BaseException as caught:  # noqa: BLE001 - whatever it is, the worker's loop raises it
+            error = caught
+        home.call_soon_threadsafe(_end, ended, error)
+
+    async def _report(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        async with self._reporter.client:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one()) for one in (self._reporter.run, *self._beside)]
+                await self._stop.wait()
+                for task in tasks:
+                    task.cancel()
+            try:
+                async with asyncio.timeout(self._flush_within):
+                    await self._reporter.flush()
+                    self._delivered = True
+            except TimeoutError:
+                pass
+
+
+def _end(ended: "asyncio.Future[None]", error: BaseException | None) -> None:
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)
