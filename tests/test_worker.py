@@ -385,17 +385,18 @@ async def test_a_handler_that_blocks_is_noticed_named_and_does_not_silence_repor
 
     system = await start(config_for(model, handler(workload_calculator=slow)))
     assert await system.client.status() == 200
+    await eventually(lambda: caplog.text.count("event loop was blocked") == 1)
     found = (await system.status())["event_loop"]
 
-    assert found["blocks"] >= 1
+    assert found["blocks"] == 1
     assert found["worst"]["route"] == "/x"
     assert "test_worker.py" in found["worst"]["at"]
     assert "event loop was blocked" in caplog.text
     assert "functions of /x took over 50 ms: they run in a thread from now on" in caplog.text
 
-    blocks = found["blocks"]
     assert await system.client.status() == 200
-    assert (await system.status())["event_loop"]["blocks"] == blocks
+    assert await system.client.status() == 200
+    assert (await system.status())["event_loop"]["blocks"] == 1
 
 
 async def test_a_blocked_loop_still_beats(
@@ -404,10 +405,13 @@ async def test_a_blocked_loop_still_beats(
     monkeypatch.setattr("pyworker.engine.reporter.HEARTBEAT", 0.3)
     monkeypatch.setattr("pyworker.engine.reporter.STALL", 0.2)
     posts: list[float] = []
+    held: list[float] = []
     monkeypatch.setattr(EngineClient, "post", _counting(EngineClient.post, posts))
 
     async def blocking(**_: Any) -> str:
+        held.append(time.monotonic())
         compute(2.0)
+        held.append(time.monotonic())
         return "done"
 
     config = config_for(
@@ -418,9 +422,8 @@ async def test_a_blocked_loop_still_beats(
     )
     system = await start(config)
     assert await system.client.status() == 200
-    during = [at for at in posts if max(posts) - 2.0 < at]
 
-    assert len(during) >= 3
+    assert [at for at in posts if held[0] < at < held[1]]
     await eventually(lambda: sum(report.cur_perf for report in system.engine.reports) == 100.0)
 
 

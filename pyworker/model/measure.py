@@ -25,10 +25,17 @@ class Measure:
 
     async def one(self) -> Sample:
         """Send one request; never raises for what the model server or the handler does wrong, but says it."""
+        work = await self._sample()
+        return await self._sent(work) if isinstance(work, Work) else work
+
+    async def _sample(self) -> Work | Sample:
+        """A request, made in a thread as an author's generator may take its time; or the failure to make one."""
         try:
-            work = self._handler.sample()
+            return await asyncio.to_thread(self._handler.sample)
         except Refusal as refusal:
             return Sample(0.0, ok=False, why=refusal.reason)
+
+    async def _sent(self, work: Work) -> Sample:
         try:
             why = await self._send(work)
         except (Refusal, AnswerBroken) as error:
@@ -54,11 +61,13 @@ class Measure:
         return f"POST {path} answered {answer.status}: {first_line}"
 
     async def run(self, concurrency: int) -> Run:
-        """One round: ``concurrency`` requests at once, timed until the last body was read."""
+        """One round: ``concurrency`` requests at once, timed from when they are made until the last body was read."""
+        made = [await self._sample() for _ in range(concurrency)]
+        unmade = tuple(one for one in made if isinstance(one, Sample))
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.one()) for _ in range(concurrency)]
-        return Run(time.monotonic() - began, tuple(task.result() for task in tasks))
+            tasks = [group.create_task(self._sent(one)) for one in made if isinstance(one, Work)]
+        return Run(time.monotonic() - began, tuple(task.result() for task in tasks) + unmade)
 
 
 def _error_in_stream(content: bytes) -> str:
