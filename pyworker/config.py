@@ -4,7 +4,7 @@ The fields, their order and their defaults are the official package's. Nonsense 
 field, its value and what is allowed.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from math import isfinite
@@ -101,7 +101,8 @@ class HandlerConfig:
     ``max_queue_time`` is in seconds, None for no limit, 0 for no waiting. ``request_parser`` turns the client's payload
     into the model server's; ``workload_calculator`` says the load of the result; ``response_generator`` makes the answer
     from the aiohttp request and the model server's aiohttp response; ``remote_function`` answers in place of a model server.
-    ``healthcheck`` is the model server's health path where `WorkerConfig` has none.
+    ``healthcheck`` is the model server's health path where `WorkerConfig` has none. Answers of the model server of 500 and
+    above end a request as an error, all others as a success; ``error_statuses`` are further ones that end it as an error.
     """
 
     route: str
@@ -116,6 +117,8 @@ class HandlerConfig:
     workload_calculator: WorkloadCalculator | None = None
     is_remote_dispatch: bool = False
     remote_function: Callable[..., Awaitable[Any]] | None = None
+    # Ours, beyond the official package:
+    error_statuses: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         _require(_is_path(self.route), "HandlerConfig.route", self.route, "a path that starts with /")
@@ -134,6 +137,8 @@ class HandlerConfig:
         )
         good = self.benchmark_config is None or isinstance(self.benchmark_config, BenchmarkConfig)
         _require(good, f"{where}.benchmark_config", self.benchmark_config, "a BenchmarkConfig or None")
+        good = _is_list_of(self.error_statuses, int)
+        _require(good, f"{where}.error_statuses", self.error_statuses, "a list of HTTP statuses")
         if self.is_remote_dispatch and self.remote_function is None:
             raise ConfigError(f"{where}.is_remote_dispatch=True: needs a remote_function to call")
 

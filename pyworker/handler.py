@@ -52,6 +52,7 @@ class Handler:
         self.parallel = config.allow_parallel_requests
         self.max_queue_time = config.max_queue_time
         self.healthcheck = config.healthcheck
+        self.error_statuses = frozenset(config.error_statuses)
         self.benchmark: Benchmark | None = None
         self.respond: Callable[[Any, Any], Awaitable[Any]] | None = config.response_generator
         self.call: Callable[..., Awaitable[Any]] | None = config.remote_function

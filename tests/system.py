@@ -235,7 +235,7 @@ async def start(engine: LocalEngine, model: Model, tmp_path: Path) -> AsyncItera
             config: WorkerConfig | None = None, *, ready: bool = True, **environment: str
         ) -> System:
             system = await stack.enter_async_context(
-                _running(config or config_for(model), engine, model, tmp_path, environment)
+                running(config or config_for(model), engine, model, tmp_path, environment)
             )
             if ready:
                 await system.until_state("ready")
@@ -245,9 +245,16 @@ async def start(engine: LocalEngine, model: Model, tmp_path: Path) -> AsyncItera
 
 
 @asynccontextmanager
-async def _running(
-    config: WorkerConfig, engine: LocalEngine, model: Model, folder: Path, environment: dict[str, str]
+async def running(
+    config: WorkerConfig,
+    engine: LocalEngine,
+    model: Model,
+    folder: Path,
+    environment: dict[str, str],
+    *,
+    sign: Callable[[str], str] | None = None,
 ) -> AsyncIterator[System]:
+    """A worker in this process, until the context is left."""
     port = free_port()
     settings = Settings.from_env(
         {
@@ -265,7 +272,7 @@ async def _running(
     stop, cut = asyncio.Event(), asyncio.Event()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
-        client = Client(session, settings.public_url, engine.keys.sign)
+        client = Client(session, settings.public_url, sign or engine.keys.sign)
         task = group.create_task(Worker(config, settings=settings).serve(stop, cut))
         yield System(engine, model, session, client, settings, stop, cut, task)
         stop.set()

@@ -59,6 +59,7 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("benchmark", lambda: handler(benchmark_config={}), ".benchmark_config={}: must be a BenchmarkConfig or None"),
     ("parser", lambda: handler(request_parser="f"), ".request_parser='f': must be a function or None"),
     ("class", lambda: handler(handler_class=5), ".handler_class=5: must be a class or None"),
+    ("statuses", lambda: handler(error_statuses=["4xx"]), ".error_statuses=['4xx']: must be a list of HTTP statuses"),
     ("dispatch", lambda: handler(is_remote_dispatch=True), "is_remote_dispatch=True: needs a remote_function"),
     ("dataset", lambda: BenchmarkConfig(dataset=[1]), "BenchmarkConfig.dataset=[1]: must be a list of payload dicts"),  # type: ignore[list-item]
     ("generator", lambda: BenchmarkConfig(generator=5), "BenchmarkConfig.generator=5: must be a function"),  # type: ignore[arg-type]

@@ -11,18 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 from aiohttp import web
 
 from pyworker.engine.client import EngineClient
-from pyworker.local_engine.serve import EngineOptions, LocalEngine
 from tests.certificates import make_certificate
-from tests.system import Client, Model, Start, System, config_for, eventually, free_port, handler
+from tests.engine.scripted_engine import Engine, engine_up
+from tests.scripted import Conversation, scripted
+from tests.system import Client, Model, Start, System, config_for, eventually, free_port, handler, running
 
 WORKER_FILE = """
 from pyworker import BenchmarkConfig, HandlerConfig, Worker, WorkerConfig
@@ -346,27 +348,96 @@ async def _gone(client: Client, payload: dict[str, str]) -> None:
         await client.status(body=client.envelope(payload))
 
 
-@pytest.mark.parametrize("outage", [3.0])
-async def test_load_through_an_outage_of_the_engine_arrives_to_the_last_unit(
-    start: Start, model: Model, outage: float
-) -> None:
-    system = await start(config_for(model, handler(allow_parallel_requests=True, max_queue_time=None)))
-    port = int(system.engine.url.rpartition(":")[2])
-    before = list(system.engine.reports)
-    await system.engine.__aexit__(None, None, None)
-    sent = 0
+@pytest.mark.timeout(90)
+async def test_load_through_outages_of_the_engine_arrives_to_the_last_unit(tmp_path: Path) -> None:
+    """Engines that are gone, refuse or are slow for 3 to 20 s, each with a worker of its own, all at once."""
+    async with asyncio.TaskGroup() as group:
+        for number, (trouble, seconds) in enumerate(
+            [("gone", 3.0), ("slow", 5.0), ("refuses", 7.0), ("gone", 9.0), ("refuses", 20.0)]
+        ):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            group.create_task(_through_an_outage(folder, trouble, seconds))
+
+
+async def _through_an_outage(folder: Path, trouble: str, seconds: float) -> None:
+    async with AsyncExitStack() as stack:
+        model = Model(folder)
+        await model.start()
+        stack.push_async_callback(model.stop)
+        engine = await stack.enter_async_context(engine_up())
+        lane = handler(allow_parallel_requests=True, max_queue_time=None)
+        system = await stack.enter_async_context(
+            running(config_for(model, lane), engine, model, folder, {"UNSECURED": "true"}, sign=str)  # type: ignore[arg-type] # a scripted one
+        )
+        await system.until_state("ready")
+        sent = await _load_during(system, engine, trouble, seconds)
+        await eventually(lambda: len(engine.ends) >= sent, within=20)
+        await eventually(lambda: engine.sum("cur_perf") >= 100.0 * sent, within=20)
+
+        assert (engine.sum("new_load"), engine.sum("cur_perf")) == (100.0 * sent, 100.0 * sent)
+        assert [end["request_idx"] for end in engine.ends] == [1001 + number for number in range(sent)]
+
+
+async def _load_during(system: System, engine: Engine, trouble: str, seconds: float) -> int:
     began = time.monotonic()
-    while time.monotonic() - began < outage:
+    sent = 0
+    while (now := time.monotonic() - began) < seconds + 2:
+        bad = 1 < now < seconds + 1
+        engine.status = 503 if bad and trouble == "refuses" else 200
+        engine.delay = 1.5 if bad and trouble == "slow" else 0.0
+        engine.drops = bad and trouble == "gone"
         assert await system.client.status() == 200
         sent += 1
-        await asyncio.sleep(0.02)
-    async with LocalEngine(EngineOptions(port=port)) as again:
-        await eventually(lambda: len(again.ended) == sent, within=15)
-        await eventually(
-            lambda: sum(report.cur_perf for report in [*before, *again.reports]) == 100.0 * sent, within=15
+        await asyncio.sleep(0.03)
+    engine.status, engine.delay, engine.drops = 200, 0.0, False
+    return sent
+
+
+@pytest.mark.timeout(120)
+async def test_a_hundred_thousand_requests_leave_memory_flat(engine: Any, tmp_path: Path) -> None:
+    async def model_server(conversation: Conversation) -> None:
+        while True:
+            await conversation.request()
+            await conversation.answer(b"{}")
+
+    async with scripted(model_server) as model:
+        port = free_port()
+        environ = environment(engine.url, port, tmp_path, BENCHMARK_PERF="1e9", UNSECURED="true")
+        text = WORKER_FILE.format(port=model.port).replace(
+            'route="/x"', 'route="/x", allow_parallel_requests=True'
         )
-        assert sum(report.new_load for report in [*before, *again.reports]) == 100.0 * sent
-        assert [end.request_idx for end in again.ended] == [1001 + number for number in range(sent)]
+        async with started(tmp_path, environ, text) as process:
+            await eventually(lambda: engine.reports and engine.reports[-1].loadtime > 0, within=20)
+            worker = psutil.Process(process.pid)
+            await _many(port, 20_000)
+            before = worker.memory_info().rss
+            await _many(port, 80_000)
+            grown = worker.memory_info().rss - before
+            await eventually(lambda: engine.reports[-1].num_requests_recieved == 100_000, within=20)
+
+            assert grown < 6 * 2**20
+            assert engine.pool.workers[9].totals.ended["Success"] == 100_000
+
+
+async def _many(port: int, count: int) -> None:
+    """Send that many small requests over 16 connections."""
+    body = b'{"auth_data":{"request_idx":1},"payload":{"prompt":"hi"}}'
+    request = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def one_connection() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(count // 16):
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            await reader.readexactly(2)
+        writer.close()
+        await writer.wait_closed()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(16):
+            group.create_task(one_connection())
 
 
 def compute(seconds: float) -> None:

@@ -7,6 +7,7 @@ move a figure. From then on a request ends exactly once in the ledger, whatever 
 import asyncio
 import logging
 import time
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -293,14 +294,14 @@ class Proxy:
         headers = _headers(request, content_type)
         if handler.respond is not None:
             async with self._hooks.post(handler.model_path, headers, body) as response:
-                entry.outcome = _outcome(response.status)
+                entry.outcome = _outcome(response.status, handler)
                 return await self._hooked(request, handler, response)
         answer = await self._model.ask("POST", handler.model_path, headers, body)
         try:
             relayed = await relay(request, answer)
         finally:
             answer.close()
-        entry.outcome = _outcome(answer.status)
+        entry.outcome = _outcome(answer.status, handler)
         return relayed
 
     async def _hooked(self, request: web.Request, handler: Handler, response: object) -> web.StreamResponse:
@@ -332,6 +333,7 @@ def _headers(request: web.Request, content_type: str) -> list[Header]:
     return headers
 
 
-def _outcome(status: int) -> Outcome:
-    """A model server's 4xx is a success: it did its work."""
-    return Outcome.FAILED if status >= 500 else Outcome.SERVED  # noqa: PLR2004
+def _outcome(status: int, handler: Handler) -> Outcome:
+    """A model server's 4xx is a success, as it did its work, unless the handler says otherwise."""
+    failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in handler.error_statuses
+    return Outcome.FAILED if failed else Outcome.SERVED

@@ -239,6 +239,18 @@ async def test_the_model_server_s_5xx_is_an_error(start: Start) -> None:
     assert (end["status"], end["success"]) == ("Error", False)
 
 
+async def test_a_handler_may_call_a_4xx_an_error(start: Start, model: Model) -> None:
+    async def respond(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=424)
+
+    system = await start(config_for(model, handler(error_statuses=[424])))
+    model.respond = respond
+
+    assert await system.client.status() == 424
+    [end] = await system.until_settled(1)
+    assert end["status"] == "Error"
+
+
 async def test_not_ready_is_503_with_a_reason(start: Start, model: Model) -> None:
     model.health = 503
     system = await start(ready=False)
