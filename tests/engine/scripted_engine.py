@@ -31,6 +31,7 @@ class Engine:
         if self.drops:
             assert request.transport is not None
             request.transport.close()
+            return web.Response()
         await asyncio.sleep(self.delay)
         if self.status != 200:
             return web.Response(status=self.status)
