@@ -9,14 +9,14 @@ from pyworker import LogActionConfig, Worker, WorkerConfig, setting
 
 config = WorkerConfig(
     model_server_url=setting("MODEL_SERVER_URL", "http://127.0.0.1"),
-    model_server_port=int(setting("MODEL_SERVER_PORT", "18000")),
+    model_server_port=setting("MODEL_SERVER_PORT", 18000),
     model_log_file=setting("MODEL_LOG", "/var/log/portal/llama.log"),
     model_healthcheck_url="/health",
     handlers=openai_api.handlers(
-        model=setting("MODEL_NAME"),
-        runs=int(setting("BENCHMARK_RUNS", "8")),
-        concurrency=int(setting("BENCHMARK_CONCURRENCY", "10")),
-        max_tokens=int(setting("BENCHMARK_TOKENS", "256")),
+        model=setting("MODEL_NAME", ""),
+        runs=setting("BENCHMARK_RUNS", 8),
+        concurrency=setting("BENCHMARK_CONCURRENCY", 10),
+        max_tokens=setting("BENCHMARK_TOKENS", 256),
     ),
     log_action_config=LogActionConfig(
         on_load=["model loaded"],

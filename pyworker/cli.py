@@ -110,16 +110,25 @@ def _add_up(commands: Any) -> None:
 
 
 def _default_port(name: str, default: int) -> int:
-    text = setting(name)
-    return int(text) if text.isdigit() else default
+    """A port as the environment has it; nonsense there is told by the command, not by its help."""
+    try:
+        return setting(name, default)
+    except SettingsError:
+        return default
+
+
+def _directly() -> urllib.request.OpenerDirector:
+    """What asks this machine itself, whatever proxy the environment names."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 # The commands...
 
 
 def _up(options: argparse.Namespace) -> int:
-    if setting("CONTAINER_ID"):
+    if setting("CONTAINER_ID", ""):
         return asyncio.run(run_unattended())
+    setting("WORKER_PORT", WORKER_PORT)  # raises for what is no port
     local = LocalOptions(
         folder=Path(setting("WORKSPACE_DIR", LOCAL_WORKSPACE)),
         worker_port=options.worker_port,
@@ -135,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return _run_worker(options.what)
     except Exception as error:
-        if options.parent or not setting("CONTAINER_ID"):
+        if options.parent or not setting("CONTAINER_ID", ""):
             raise
         return _stay_to_tell(error)
 
@@ -230,7 +239,7 @@ def _engine(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     url = f"http://127.0.0.1:{options.admin_port}/pyworker/status"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with _directly().open(url, timeout=5) as answer:
             picture: dict[str, Any] = json.load(answer)
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise UserError(

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pyworker.config import DEFAULT_WORKLOAD, BenchmarkConfig, ConfigError, HandlerConfig, WorkerConfig
 from pyworker.core.errors import HandlerFailed, InvalidRequest, JsonDataException
+from pyworker.core.ledger import MAX_LOAD
 from pyworker.core.wire import decode_payload, encode, encode_payload
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class Handler:
             load = float(calculate(*arguments))
         except Exception as error:  # noqa: BLE001 - whatever an author's function raises
             return self._mispriced(f"raised {type(error).__name__}: {error}")
-        if not 0 <= load < float("inf"):  # also false for NaN
+        if not 0 <= load <= MAX_LOAD:  # also false for NaN
             return self._mispriced(f"returned {load!r}")
         return load
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pyworker.core.benchmark import Statistic
+from pyworker.core.log_lines import LineScanner
 from pyworker.core.signature import Origin
 
 DEFAULT_ENGINE: Final = "https://run.vast.ai"
@@ -72,7 +73,18 @@ def _seconds(text: str) -> float:
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line for line in text.splitlines() if line.strip())
+    lines = tuple(line for line in text.splitlines() if line.strip())
+    try:
+        LineScanner(info=lines)
+    except ValueError as error:
+        raise ValueError(f"must be log patterns, one a line: {error}") from error
+    return lines
+
+
+def _path_or_url(text: str) -> str:
+    if not text.startswith(("/", "http://", "https://")):
+        raise ValueError("must be a path that starts with /, or a URL")
+    return text
 
 
 def _urls(text: str) -> tuple[str, ...]:
@@ -126,7 +138,9 @@ VARIABLES: Final = (
     Variable("ALLOWED_URLS", "further URLs a grant may name, comma-separated; * for any", _urls),
     Variable("MODEL_LOG", "log file of the model server; wins over the handler's", _text),
     Variable(
-        "MODEL_HEALTH_ENDPOINT", "health path (or URL) of the model server; wins over the handler's", _text
+        "MODEL_HEALTH_ENDPOINT",
+        "health path (or URL) of the model server; wins over the handler's",
+        _path_or_url,
     ),
     Variable(
         "MODEL_LOAD_LOG_MSG", "log patterns, one a line, that mean loaded; win over the handler's", _lines
@@ -240,14 +254,29 @@ class Settings:
             log_format=reader.get("PYWORKER_LOG_FORMAT", "text"),
             given=tuple(variable.name for variable in VARIABLES if reader.has(variable.name)),
         )
+        ports = (settings.worker_port, settings.http_port, settings.admin_port)
+        if len(set(ports)) < len(ports):
+            reader.problems.append(f"WORKER_PORT, WORKER_HTTP_PORT and ADMIN_PORT must differ, not {ports}")
         if reader.problems:
             raise SettingsError(reader.problems)
         return settings
 
 
-def setting(name: str, default: str = "") -> str:
-    """What the instance says about ``name``, for handlers: the environment's text, or ``default`` without one."""
-    return os.environ.get(name) or default
+def setting(name: str, default: _T) -> _T:
+    """What the instance says about ``name``, for handlers; ``default`` without it, whose type it is read as.
+
+    Raises `SettingsError` for text that is no such value: ``setting("RUNS", 8)`` wants a whole number.
+    """
+    text = os.environ.get(name)
+    if not text:
+        return default
+    readers: dict[type, Callable[[str], Any]] = {bool: _flag, int: int, float: float, str: str}
+    try:
+        value: _T = readers[type(default)](text)
+    except ValueError as error:
+        kind = {bool: "true or false", int: "a whole number"}.get(type(default), "a number")
+        raise SettingsError([f"{name}={text[:100]!r}: must be {kind}"]) from error
+    return value
 
 
 class _Reader:
@@ -295,4 +324,10 @@ def _public_url(reader: _Reader, *, local: bool, port: int, use_ssl: bool) -> st
             f"{port_name} is not set: the template must publish port {port} (docker option -p {port}:{port})"
         )
     host = f"[{address}]" if ":" in address else address
-    return f"{'https' if use_ssl else 'http'}://{host}:{public_port}"
+    url = f"{'https' if use_ssl else 'http'}://{host}:{public_port}"
+    try:
+        Origin.of(url)
+    except ValueError:
+        if address:
+            reader.problems.append(f"PUBLIC_IPADDR={address[:100]!r}: must be an address or a host name")
+    return url

@@ -248,7 +248,7 @@ class Running:
     async def _serve(self, stop: asyncio.Event, cut: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(part) for part in self._background()]
-            async with self._listening():
+            async with self._listening(stop):
                 await stop.wait()
                 await self._drain(cut)
                 self.proxy.cut()
@@ -266,18 +266,19 @@ class Running:
         return parts
 
     @contextlib.asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
-        tls = await self._tls()
+    async def _listening(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """All ports open. The admin port is the first, so that status can say what the others wait for."""
+        settings = self._settings
         try:
-            await self.admin.open("127.0.0.1", self._settings.admin_port)
-            await self.plain.open("127.0.0.1", self._settings.http_port)
-            await self.public.open(None, self._settings.worker_port, tls)
-            log.info(
-                "listening: port=%d admin=http://127.0.0.1:%d public=%s",
-                self.public.port,
-                self.admin.port,
-                self._settings.public_url,
-            )
+            await self.admin.open("127.0.0.1", settings.admin_port)
+            await self.plain.open("127.0.0.1", settings.http_port)
+            tls = await self._tls(stop)
+            if not stop.is_set():
+                await self.public.open(None, settings.worker_port, tls)
+                admin = f"http://127.0.0.1:{self.admin.port}"
+                log.info(
+                    "listening: port=%d admin=%s public=%s", self.public.port, admin, settings.public_url
+                )
             yield
         finally:
             for listener in (self.public, self.plain, self.admin):
@@ -288,20 +289,23 @@ class Running:
             if self.health is not None:
                 self.health[0].close()
 
-    async def _tls(self) -> ssl.SSLContext | None:
+    async def _tls(self, stop: asyncio.Event) -> ssl.SSLContext | None:
         """The certificate, waited for while it is not there: meanwhile the engine is told what is missing."""
         if not self._settings.use_ssl:
             return None
-        while True:
+        while not stop.is_set():
             try:
                 context = tls_context(self._settings.ssl_cert_file, self._settings.ssl_key_file)
             except OSError as error:  # ssl.SSLError is one
                 pair = f"{self._settings.ssl_cert_file} with {self._settings.ssl_key_file}"
                 self.startup.block(f"TLS certificate {pair}: {error.strerror or error}")
-                await asyncio.sleep(CERTIFICATE_PAUSE)
             else:
                 self.startup.unblock()
                 return context
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CERTIFICATE_PAUSE):
+                    await stop.wait()
+        return None
 
     async def _fetch_key(self) -> None:
         failures = 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,16 +23,14 @@ PAYLOAD = {"prompt": "hi"}
 
 
 def free_port() -> int:
-    """A port with two free ones above it, for a worker."""
+    """A port with two free ones above it, for a worker; below those that outgoing connections take."""
     while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
+        port = random.SystemRandom().randrange(10_000, 32_000)
         try:
             for one in (port, port + 1, port + 2):
                 with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", one))
-        except (OSError, OverflowError):
+                    probe.bind(("", one))
+        except OSError:
             continue
         return port
 

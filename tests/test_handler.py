@@ -37,7 +37,7 @@ def test_the_workload_is_the_calculator_s() -> None:
     assert handler(workload_calculator=lambda payload: payload["n"] * 2).prepare(b'{"n": 21}').load == 42.0
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, "x", None])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, -1, "x", None])
 def test_a_calculator_s_nonsense_costs_the_default_and_one_warning(
     value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,6 @@
 """What the instance says, checked at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,30 @@ def test_handlers_read_settings_by_name(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("MY_SETTING", "x")
     monkeypatch.setenv("MY_EMPTY", "")
 
-    assert [setting("MY_SETTING", "d"), setting("MY_EMPTY", "d"), setting("MY_NONE")] == ["x", "d", ""]
+    monkeypatch.setenv("MY_NUMBER", "5")
+    monkeypatch.setenv("MY_FLAG", "yes")
+
+    assert [setting("MY_SETTING", "d"), setting("MY_EMPTY", "d"), setting("MY_NONE", "")] == ["x", "d", ""]
+    assert [setting("MY_NUMBER", 8), setting("MY_NUMBER", 0.5), setting("MY_FLAG", False)] == [5, 5.0, True]
+    with pytest.raises(SettingsError, match="MY_SETTING='x': must be a whole number"):
+        setting("MY_SETTING", 8)
+    with pytest.raises(SettingsError, match="MY_SETTING='x': must be true or false"):
+        setting("MY_SETTING", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"MODEL_ERROR_LOG_MSGS": "re:("}, "must be log patterns, one a line"),
+        ({"MODEL_HEALTH_ENDPOINT": "health"}, "must be a path that starts with /, or a URL"),
+        ({"PUBLIC_IPADDR": "a b["}, "PUBLIC_IPADDR='a b[': must be an address or a host name"),
+        ({"ADMIN_PORT": "3000"}, "WORKER_PORT, WORKER_HTTP_PORT and ADMIN_PORT must differ"),
+    ],
+    ids=["pattern", "health", "address", "ports"],
+)
+def test_what_would_fail_later_is_said_at_once(change: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(problem)):
+        Settings.from_env({**INSTANCE, **change})
 
 
 def test_every_variable_says_what_it_means() -> None:

@@ -59,7 +59,11 @@ def result(runs: Sequence[Run], statistic: Statistic = Statistic.MEDIAN) -> Resu
     failures = tuple(sample.why for run in runs for sample in run.samples if not sample.ok)
     perfs = tuple(run.perf for run in runs if run.perf > 0)
     if not perfs:
-        raise ValueError(f"no benchmark request succeeded: {failures[0] if failures else 'none was sent'}")
+        if failures:
+            raise ValueError(f"no benchmark request succeeded: {failures[0]}")
+        raise ValueError(
+            "no load was measured: none was sent, or the workload_calculator prices the payloads at 0"
+        )
     median = statistics.median(perfs)
     best = max(perfs)
     return Result(

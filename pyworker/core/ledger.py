@@ -26,6 +26,10 @@ MAX_ENDED: Final = 100_000
 """Ends kept while the engine cannot be reached (some 20 MB); past it the oldest go and are counted in ``lost_ends``."""
 
 
+MAX_LOAD: Final = 1e9
+"""Load of one request at most: sums of loads stay far from where floats get coarse, or infinite."""
+
+
 class Outcome(Enum):
     """How a request ended, in the wire's words."""
 

@@ -71,6 +71,9 @@ _TABLE: Final[dict[State, dict[Event, State]]] = {
 }
 
 
+_CLEARS: Final = frozenset({State.READY, State.LOADING})
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """A state and the monotonic second it began."""
@@ -86,7 +89,7 @@ class Lifecycle:
         self.started_at = now
         self.state = State.LOADING
         self.error = ""
-        """Why the worker is errored; empty in every other state."""
+        """Why the worker is, or was last, errored; empty once it is ready again: on the way there it is no use yet."""
         self.load_time: float | None = None
         """Seconds from start to the first READY; None until then. A later recovery does not change it."""
         self.perf = 0.0
@@ -98,7 +101,7 @@ class Lifecycle:
         target = _TABLE[self.state].get(event)
         if target is None:
             return False
-        error = reason if target is State.ERRORED else ""
+        error = reason if target is State.ERRORED else "" if target in _CLEARS else self.error
         changed = (target, error) != (self.state, self.error)
         if target is not self.state:
             self.history = [*self.history[-99:], Phase(target, now)]

@@ -6,7 +6,6 @@ Names on the wire stay as they are, odd spellings included (``num_requests_recie
 import base64
 import binascii
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +21,9 @@ DELETE_PATH: Final = "/delete_requests/"
 PUBKEY_PATH: Final = "/pubkey/"
 GRANT_HEADER: Final = "X-Auth-Data"
 SESSION_HEADER: Final = "X-Session-Id"
+
+MAX_COST: Final = 1e9
+"""Largest ``cost`` of a grant. It is not signed, and feeds the same sums as loads do."""
 
 DEFAULT_SESSION_LIFETIME: Final = 60.0
 _MISSING: Final = "missing parameter"
@@ -98,7 +100,7 @@ class Envelope:
         wrong: dict[str, str] = {}
         cost = _number(auth.cost)
         if signed or auth.cost is not msgspec.UNSET:
-            _note(wrong, "cost", auth.cost, cost is not None, "a number, 0 or more")
+            _note(wrong, "cost", auth.cost, cost is not None, "a number, 0 to 1e9")
         if signed or auth.endpoint is not msgspec.UNSET:
             _note(wrong, "endpoint", auth.endpoint, isinstance(auth.endpoint, str), "a string")
         if signed or auth.reqnum is not msgspec.UNSET:
@@ -200,7 +202,7 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return number if 0 <= number <= MAX_COST else None
 
 
 def decode_payload(raw: bytes) -> Any:

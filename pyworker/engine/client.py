@@ -19,7 +19,7 @@ TIMEOUT: Final = 10.0
 
 LONGEST_PAUSE: Final = 10.0
 EXCERPT: Final = 200
-MAX_KEY_SIZE: Final = 64 * 1024
+MAX_ANSWER: Final = 64 * 1024
 
 
 class EngineError(Exception):
@@ -81,7 +81,7 @@ class EngineClient:
                     method, url, data=body, headers=headers, allow_redirects=False
                 ) as answer,
             ):
-                content = await answer.content.read(MAX_KEY_SIZE)
+                content = await _read(answer)
         except TimeoutError as error:
             raise EngineError(f"{url}: no answer in {TIMEOUT:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -89,6 +89,14 @@ class EngineClient:
         if not 200 <= answer.status < 300:  # noqa: PLR2004
             raise EngineError(f"{url}: status {answer.status}{_excerpt(content)}")
         return content
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body, as far as it may be long."""
+    content = b""
+    while len(content) < MAX_ANSWER and (piece := await answer.content.readany()):
+        content += piece
+    return content
 
 
 def _excerpt(content: bytes) -> str:

@@ -128,6 +128,7 @@ class Reporter:
         self._told_disk: float | None = None
         self._told_changes = -1
         self._sent_at = float("-inf")
+        self._stopping = False
         self._news = asyncio.Event()
         self._news.set()
         self.statuses = Delivery()
@@ -143,11 +144,16 @@ class Reporter:
             self._loop.call_soon_threadsafe(self._news.set)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until `stop` is called, or cancelled."""
         self._loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_status())
             group.create_task(self._tell_ends())
+
+    def stop(self) -> None:
+        """Have `run` return when what is on its way has been answered."""
+        self._stopping = True
+        self._news.set()
 
     async def flush(self) -> None:
         """Deliver the last report and every end, however often it takes: the caller sets the limit."""
@@ -158,9 +164,9 @@ class Reporter:
     # Status...
 
     async def _tell_status(self) -> None:
-        while True:
+        while not self._stopping:
             await self._wait_for_news()
-            while not await self._send_status():
+            while not await self._send_status() and not self._stopping:
                 await self._pause(self.statuses)
 
     async def _wait_for_news(self) -> None:
@@ -240,7 +246,7 @@ class Reporter:
     # Ends...
 
     async def _tell_ends(self) -> None:
-        while True:
+        while not self._stopping:
             if await self._send_ends():
                 await asyncio.sleep(ENDS_EVERY)
             else:

@@ -1,6 +1,7 @@
 """A thread with an event loop of its own for the reporter: what blocks the worker's loop does not silence it."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -55,18 +56,22 @@ class ReporterThread:
     async def _report(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        async with self._reporter.client:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one()) for one in (self._reporter.run, *self._beside)]
-                await self._stop.wait()
-                for task in tasks:
-                    task.cancel()
-            try:
+        async with self._reporter.client, asyncio.TaskGroup() as group:
+            reporting = group.create_task(self._reporter.run())
+            beside = [group.create_task(one()) for one in self._beside]
+            await self._stop.wait()
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._flush_within):
-                    await self._reporter.flush()
-                    self._delivered = True
-            except TimeoutError:
-                pass
+                    await self._leave(reporting)
+            for task in (reporting, *beside):
+                task.cancel()
+
+    async def _leave(self, reporting: "asyncio.Task[None]") -> None:
+        """What is on its way is answered before the rest is sent: nothing is told twice."""
+        self._reporter.stop()
+        await asyncio.wait({reporting})
+        await self._reporter.flush()
+        self._delivered = True
 
 
 def _end(ended: "asyncio.Future[None]", error: BaseException | None) -> None:

@@ -23,12 +23,14 @@ from pyworker.instance.ask import AskError, chat
 from pyworker.instance.process import Part
 from pyworker.local_engine.serve import EngineOptions
 from pyworker.server.ports import PortTaken, require_free
+from pyworker.settings import VARIABLES
 
 ENDPOINT: Final = EngineOptions().endpoint
 API_KEY: Final = EngineOptions().api_key
 WORKER_PORT: Final = 3000
 PROMPT: Final = "In one sentence, what is a lighthouse for?"
 MAX_TOKENS: Final = 48
+HANDLER_SETTINGS: Final = frozenset({"MODEL_SERVER_URL", "MODEL_SERVER_PORT"})
 READY_TIMEOUT: Final = 300.0
 ANSWER_TIMEOUT: Final = 120.0
 POLL: Final = 0.1
@@ -137,7 +139,11 @@ class Local:
 
     def _plan(self) -> list[Part]:
         options, folder = self._options, self._options.folder
-        common = {**self._environment, "PYTHONUNBUFFERED": "1"}
+        ours = {
+            variable.name for variable in VARIABLES
+        } | HANDLER_SETTINGS  # what the caller set is not for these
+        common = {name: value for name, value in self._environment.items() if name not in ours}
+        common["PYTHONUNBUFFERED"] = "1"
         pyworker = [sys.executable, "-m", "pyworker", "--parent", str(os.getpid())]
         model = [
             sys.executable,

@@ -58,7 +58,7 @@ def _parts(settings: Settings) -> list[Part]:
         environment=environment,
         log=folder / "pyworker.log",
     )
-    command = shlex.split(setting("MODEL_SERVER_CMD"))
+    command = shlex.split(setting("MODEL_SERVER_CMD", ""))
     if not command:
         return [worker]
     model_log = Path(settings.model_log) if settings.model_log else folder / "model.log"
@@ -67,7 +67,7 @@ def _parts(settings: Settings) -> list[Part]:
 
 
 def _backend() -> str:
-    name = setting("BACKEND")
+    name = setting("BACKEND", "")
     if not name:
         raise SettingsError(
             ["BACKEND is not set: it names the handler to run (a module of handlers/, such as llama)"]

@@ -23,10 +23,16 @@ class HookClient:
         """The answer to a POST. Raises `ModelUnreachable` when none comes."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
+            )
         text = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         try:
-            response = await self._session.post(self._url + path, data=body, headers=text)
+            response = await self._session.post(
+                self._url + path, data=body, headers=text, allow_redirects=False
+            )
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ModelUnreachable(
                 f"no answer from the model server: {str(error) or type(error).__name__}"

@@ -6,6 +6,7 @@ streamed chunk wakes no task. `ModelAnswer.pause` and `resume` carry back-pressu
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
@@ -21,6 +22,9 @@ CONNECT_TIMEOUT: Final = 10.0
 
 MAX_BUFFERED: Final = 256 * 1024
 """Bytes of an answer held before anyone reads it; past it the model server waits."""
+
+STALE_WITHIN: Final = 0.1
+"""Seconds in which a pooled connection that the model server had closed shows that it is dead."""
 
 MAX_IDLE_CONNECTIONS: Final = 256
 
@@ -87,9 +91,9 @@ class ModelAnswer:
     def attach(self, sink: Sink) -> None:
         """Give every byte of the body, from the first, to ``sink``."""
         self._sink = sink
+        self.resume()  # first: the sink may ask for a pause
         while self._buffer:
             sink(self._buffer.popleft())
-        self.resume()
 
     async def turn(self) -> None:
         """Wait until the answer ends or `wake` is called."""
@@ -111,10 +115,12 @@ class ModelAnswer:
 
     def pause(self) -> None:
         """Stop reading from the model server until `resume`."""
-        self._connection.pause()
+        if not self.ended:  # else the connection may serve another request by now
+            self._connection.pause()
 
     def resume(self) -> None:
-        self._connection.resume()
+        if not self.ended:
+            self._connection.resume()
 
     def close(self) -> None:
         """Leave the answer. If it has not ended its connection is cut, so that the model server stops working on it."""
@@ -139,7 +145,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.closed = False
-        self.answered = 0
+        self.heard = False
+        """Whether a byte has come since the last request went out."""
         self._paused = False
         # Lives as long as a request.
         self._head: asyncio.Future[ModelAnswer] | None = None
@@ -156,6 +163,7 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         assert self._head is None
         self._is_head = is_head
+        self.heard = False
         self._head = self.loop.create_future()
         if len(body) > MAX_BUFFERED:
             self._transport.write(head)
@@ -174,6 +182,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -229,12 +238,15 @@ class _Connection(asyncio.Protocol):
             return
         self._answer = None
         self._head = None
-        self.answered += 1
         answer.end()
-        if not self.closed and not self._parser.should_keep_alive():
+        if not self.closed and not (self._parser.should_keep_alive() and self._all_sent()):
             self.abort()
         self.resume()
         self._released(self)
+
+    def _all_sent(self) -> bool:
+        """Not so when the answer came before the request had gone out whole: what follows would be read as its rest."""
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
     # Ending...
 
@@ -286,17 +298,20 @@ class ModelServer:
     async def ask(self, method: str, path: str, headers: list[Header], body: bytes = b"") -> ModelAnswer:
         """Send a request; the answer's head is here when this returns.
 
-        A pooled connection found dead before the first byte of an answer is tried once more on a fresh one.
+        A pooled connection that turns out to have been closed is tried once more on a fresh one: if it ends at once and
+        without a byte. One that ends later may have been worked on, and is not asked twice.
         Raises `ModelUnreachable` when no connection can be made or it breaks before an answer, `ModelTimeout` when
         connecting takes too long.
         """
         head = self._head(method, path, headers, body)
         connection = self._pooled()
         if connection is not None:
+            asked = time.monotonic()
             try:
                 return await connection.ask(head, body, is_head=method == "HEAD")
-            except AnswerBroken:
-                pass
+            except AnswerBroken as error:
+                if connection.heard or time.monotonic() - asked > STALE_WITHIN:
+                    raise ModelUnreachable(f"{error} before it answered") from error
         connection = await self._connect()
         try:
             return await connection.ask(head, body, is_head=method == "HEAD")

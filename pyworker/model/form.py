@@ -17,13 +17,20 @@ async def encode_form(fields: Mapping[str, Any]) -> tuple[str, bytes]:
     """The content type (with its boundary) and the body. Raises `HandlerFailed` for a value that has no form."""
     form = aiohttp.FormData(default_to_multipart=True)
     for name, value in _items(fields):
-        if isinstance(value, tuple):
-            filename, content, content_type = value
-            form.add_field(name, content, filename=filename, content_type=content_type)
-        else:
-            form.add_field(name, _as_text(name, value))
+        try:
+            _add(form, name, value)
+        except (TypeError, ValueError) as error:
+            raise HandlerFailed(f"multipart field {name!r}: {error}") from error
     payload = form()
     return payload.content_type, await payload.as_bytes()
+
+
+def _add(form: aiohttp.FormData, name: str, value: Any) -> None:
+    if isinstance(value, tuple):
+        filename, content, content_type = value
+        form.add_field(name, content, filename=filename, content_type=content_type)
+    else:
+        form.add_field(name, _as_text(name, value))
 
 
 def _items(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import watchfiles
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from pyworker.core.log_lines import LineScanner, LogEvent
 
@@ -78,11 +79,15 @@ class LogTail:
             yield_on_timeout=True,
             rust_timeout=int(POLL * 1000),
         )
-        async for changes in watch:
-            if not changes or any(Path(path).name in places.names for _, path in changes):
-                await self.look()
-                if await asyncio.to_thread(self._places) != places:
-                    return
+        try:
+            async for changes in watch:
+                if not changes or any(Path(path).name in places.names for _, path in changes):
+                    await self.look()
+                    if await asyncio.to_thread(self._places) != places:
+                        return
+        except (OSError, WatchfilesRustInternalError) as error:
+            self._complain(f"no file system events ({error}), looking every {POLL:g} s instead")
+            await asyncio.sleep(POLL)
 
     async def look(self) -> None:
         """Read whatever is new and tell what it says."""
@@ -156,4 +161,4 @@ class LogTail:
     def _complain(self, why: str) -> None:
         if not self._complained:
             self._complained = True
-            log.warning("cannot read the model server's log: path=%s why=%s", self.path, why)
+            log.warning("the model server's log: path=%s why=%s", self.path, why)

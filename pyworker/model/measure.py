@@ -13,6 +13,9 @@ from pyworker.model.form import encode_form
 
 log = logging.getLogger(__name__)
 
+ANSWER_TIMEOUT: Final = 300.0
+"""Seconds for one answer: a first request may have to compile kernels, but a server that never answers must be told."""
+
 _EXCERPT: Final = 200
 
 
@@ -37,7 +40,10 @@ class Measure:
 
     async def _sent(self, work: Work) -> Sample:
         try:
-            why = await self._send(work)
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                why = await self._send(work)
+        except TimeoutError:
+            why = f"no whole answer in {ANSWER_TIMEOUT:g} s"
         except (Refusal, AnswerBroken) as error:
             why = str(error)
         return Sample(work.load, ok=not why, why=why)

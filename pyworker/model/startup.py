@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 from pyworker.core.benchmark import Result, Run, Statistic, result
@@ -27,6 +28,11 @@ PROBE_EVERY_UNTIL_READY: Final = 0.5
 MISSES: Final = 3
 """Health probes missed in a row before a ready worker is errored: one is what a busy server misses."""
 
+RETRY_FIRST: Final = 5.0
+RETRY_LONGEST: Final = 60.0
+"""Seconds until a worker that is errored, but whose health route answers 200, is proved again: 5, 10, … 60."""
+
+CLOCK_EVERY: Final = 1.0
 PROOF_PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 BENCHMARK_PAUSES: Final = (1.0, 3.0, 10.0)
 """Seconds before a benchmark without a single success is tried again; then the worker is errored."""
@@ -71,6 +77,8 @@ class Startup:
         self._free.set()
         self._attempt: asyncio.Task[None] | None = None
         self._healthy = asyncio.Event()
+        self._retry_after = RETRY_FIRST / 2
+        self._retry_at = 0.0
         self.last_proof = ""
         """What the last proving request said, while it fails."""
         self.result: Result | None = None
@@ -125,6 +133,12 @@ class Startup:
         """The worker is errored, for ``reason``; what was under way to bring it up is dropped."""
         if self._attempt is not None and self._attempt is not asyncio.current_task():
             self._attempt.cancel()
+        if self._lifecycle.state is not State.ERRORED:
+            steady = (
+                self._lifecycle.ready and self._lifecycle.seconds_in_state(time.monotonic()) > RETRY_LONGEST
+            )
+            self._retry_after = RETRY_FIRST if steady else min(self._retry_after * 2, RETRY_LONGEST)
+            self._retry_at = time.monotonic() + self._retry_after
         if self._handle(Event.FAILED, reason=reason):
             log.error("worker errored: %s", reason)
 
@@ -156,6 +170,13 @@ class Startup:
     # Bringing it up...
 
     async def _bring_up(self) -> None:
+        try:
+            await self._stages()
+        except Exception as error:
+            log.exception("bug while bringing the worker up")
+            self.fail(f"{type(error).__name__} while bringing the worker up; its log has more")
+
+    async def _stages(self) -> None:
         if not await self._prove():
             return
         self._handle(Event.PROVED)
@@ -243,8 +264,8 @@ class Startup:
         misses = 0
         while True:
             status, why = await _probe(server, path)
-            if status == 200:  # noqa: PLR2004
-                if not self._healthy.is_set():
+            if status == HTTPStatus.OK:
+                if not self._healthy.is_set() or self._may_retry():
                     self._hint.set()
                 self._healthy.set()
                 misses = 0
@@ -256,21 +277,32 @@ class Startup:
             )
 
     def _missed(self, path: str, status: int | None, why: str, misses: int) -> None:
-        if status == 404:  # noqa: PLR2004
+        if misses < MISSES:
+            return
+        self._healthy.clear()
+        if status == HTTPStatus.NOT_FOUND:
             self.fail(
                 f"health route {path} answered 404: set MODEL_HEALTH_ENDPOINT to a path the model server has"
             )
-        if misses >= MISSES:
-            self._healthy.clear()
-            if self._lifecycle.ready:
-                self.fail(f"health route {path} failed {misses} times: {why}")
+        elif self._lifecycle.ready:
+            self.fail(f"health route {path} failed {misses} times: {why}")
+
+    def _may_retry(self) -> bool:
+        """Errored, yet healthy all along: after a pause, which grows while it keeps failing, it may prove itself."""
+        return self._lifecycle.state is State.ERRORED and time.monotonic() >= self._retry_at
 
     async def _watch_the_clock(self) -> None:
         """Not ready within the load budget is an error with the stage and what was last seen."""
-        await asyncio.sleep(self._load_timeout)
-        if self._lifecycle.load_time is None and self._lifecycle.state is not State.ERRORED:
-            seen = f"; last: {self.last_proof}" if self.last_proof else ""
-            self.fail(f"not ready after {self._load_timeout:g} s: still {self._lifecycle.state.value}{seen}")
+        since = time.monotonic()
+        while True:
+            await asyncio.sleep(min(CLOCK_EVERY, self._load_timeout / 4))
+            if self._lifecycle.state in {State.READY, State.ERRORED, State.DRAINING}:
+                since = time.monotonic()
+            elif time.monotonic() - since >= self._load_timeout:
+                seen = f"; last: {self.last_proof}" if self.last_proof else ""
+                self.fail(
+                    f"not ready after {self._load_timeout:g} s: still {self._lifecycle.state.value}{seen}"
+                )
 
 
 async def _probe(server: ModelServer, path: str) -> tuple[int | None, str]:

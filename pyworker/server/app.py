@@ -93,6 +93,34 @@ def refused(refusal: Refusal) -> web.Response:
     return response
 
 
+class _Connection(web.RequestHandler):
+    """A client's connection. What is no HTTP is answered in JSON and leaves no trace: anyone can send it, any number."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002
+        message: str | None = None,  # noqa: ARG002 - it quotes the request, which may hold secrets
+    ) -> web.StreamResponse:
+        response = web.Response(
+            text=json.dumps({"error": "the request is not valid HTTP"}),
+            status=status,
+            content_type="application/json",
+        )
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    """aiohttp's server, with our connections."""
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
 class Listener:
     """One listening port and the server behind it."""
 
@@ -100,7 +128,7 @@ class Listener:
         self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, max_body_size: int
     ) -> None:
         self._max_body_size = max_body_size
-        self._server = web.Server(
+        self._server = _Server(
             answer,
             request_factory=self._request,
             handler_cancellation=True,

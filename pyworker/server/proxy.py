@@ -10,7 +10,7 @@ import time
 from http import HTTPStatus
 from typing import Any, Final, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from pyworker.core.admission import Lane, Ticket
 from pyworker.core.errors import (
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 BODY_PAUSE: Final = 30.0
 """Seconds a client may take between two pieces of its body."""
+
+BODY_RATE: Final = 1024
+"""Bytes a second that a body must come at, on the whole."""
 
 RETRY_NOT_READY: Final = 5.0
 RETRY_DRAINING: Final = 1.0
@@ -116,15 +119,20 @@ class Proxy:
 
     async def body(self, request: web.Request) -> bytes:
         """The whole body, within the limits of size and time. Raises `Refusal`."""
-        if request.headers.get("Content-Encoding", "identity") != "identity":
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedBody("a compressed body is not supported: send it without Content-Encoding")
         if (request.content_length or 0) > self._max_body_size:
             raise self._too_large()
-        content = request.content
+        if not request.content.is_eof():
+            return await self._piece_by_piece(request.content)
+        body = request.content.read_nowait()  # the usual case: the whole body came with the head
+        if len(body) > self._max_body_size:
+            raise self._too_large()
+        return body
+
+    async def _piece_by_piece(self, content: StreamReader) -> bytes:
         pieces: list[bytes] = []
-        size = 0
-        if content.is_eof():  # the usual case: the whole body came with the head
-            pieces, size = [content.read_nowait()], content.total_bytes
+        size, began = 0, time.monotonic()
         while not content.at_eof():
             try:
                 async with asyncio.timeout(BODY_PAUSE):
@@ -134,10 +142,10 @@ class Proxy:
             pieces.append(piece)
             size += len(piece)
             if size > self._max_body_size:
-                break
-        if size > self._max_body_size:
-            raise self._too_large()
-        return b"".join(pieces) if len(pieces) > 1 else pieces[0] if pieces else b""
+                raise self._too_large()
+            if time.monotonic() - began > BODY_PAUSE + size / BODY_RATE:
+                raise TooSlow(f"the body comes at less than {BODY_RATE} bytes a second")
+        return b"".join(pieces)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the body is over the limit of {self._max_body_size} bytes")

@@ -60,7 +60,10 @@ async def _whole(request: web.BaseRequest, answer: ModelAnswer) -> Relayed:
     except AnswerBroken as error:
         raise ModelUnreachable(f"{error} in the middle of its answer") from error
     keep_alive = bool(request.keep_alive)
-    _transport(request).write(_head(request, answer, keep_alive=keep_alive) + body)
+    transport = _transport(request)
+    transport.write(_head(request, answer, keep_alive=keep_alive) + body)
+    if transport.get_write_buffer_size() > HIGH_WATER:  # a client that asks on and on without reading
+        await request.writer.drain()
     return Relayed(answer.status, keep_alive=keep_alive)
 
 
@@ -75,10 +78,11 @@ async def _as_it_comes(request: web.BaseRequest, answer: ModelAnswer) -> Relayed
     pump.flush_head()
     try:
         while not answer.ended:
-            await answer.turn()
             if pump.full:
                 await request.writer.drain()
                 pump.go_on()
+            else:
+                await answer.turn()
         answer.check()
     except AnswerBroken:
         _cut(transport, hard=not chunked and answer.length is None)

@@ -37,12 +37,13 @@ def test_failure_is_possible_everywhere_and_carries_its_reason(steps: int) -> No
 def test_what_comes_back_is_proved_again_and_the_error_is_cleared() -> None:
     life = led(*TO_READY, Event.FAILED, Event.LOADED)
 
-    assert (State.PROVING, "") == (life.state, life.error)
+    assert (State.PROVING, "why", "why") == (life.state, life.error, life.told_error)
 
     for event in TO_READY[1:]:
         life.handle(event, 200.0)
 
     assert life.ready
+    assert life.error == ""
     assert life.load_time == 4.0
 
 
@@ -84,7 +85,8 @@ def test_any_events_keep_the_rules(events: list[Event]) -> None:
         stopped = stopped or event is Event.STOP
 
         assert stopped == (life.state is State.DRAINING)
-        assert bool(life.error) == (life.state is State.ERRORED)
+        assert bool(life.error) or life.state is not State.ERRORED
+        assert not (life.error and life.ready)
         assert life.load_time is not None or not life.ready
 
 

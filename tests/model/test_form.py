@@ -30,6 +30,14 @@ async def test_every_kind_of_field() -> None:
         assert value in text
 
 
+@pytest.mark.parametrize(
+    "value", [("a.txt", b"x"), ("a.txt", b"x", 5), {"x": object()}], ids=["short_tuple", "type", "no_json"]
+)
+async def test_nonsense_is_the_handler_s_fault(value: object) -> None:
+    with pytest.raises(HandlerFailed, match="multipart field 'f'"):
+        await encode_form({"f": value})
+
+
 async def test_bare_bytes_are_refused() -> None:
     with pytest.raises(HandlerFailed, match="multipart field 'f': bytes must be a"):
         await encode_form({"f": b"x"})
