@@ -121,6 +121,19 @@ async def test_tls_is_served_once_the_certificate_is_there_and_its_absence_is_re
         assert answer.status == 200
 
 
+async def test_sigterm_is_heard_while_the_certificate_is_missing(start: Start, tmp_path: Path) -> None:
+    missing = str(tmp_path / "nosuch")
+    system = await start(ready=False, USE_SSL="true", SSL_CERT_FILE=missing, SSL_KEY_FILE=missing)
+    found = await system.until_state("errored")
+
+    assert "TLS certificate" in found["why"]
+
+    system.stop.set()
+    assert system.task is not None
+    async with asyncio.timeout(2):
+        await system.task
+
+
 async def test_the_admin_port_tells_health_and_readiness(start: Start, model: Model) -> None:
     model.health = 503
     system = await start(ready=False)

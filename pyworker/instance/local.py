@@ -5,12 +5,13 @@ worker is Ready; ask one question the official way; tell what to try next; stay 
 """
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -118,15 +119,16 @@ class Local:
     async def running(self) -> AsyncIterator[None]:
         """Model server, engine and worker up; on the way out the worker drains first, the model server goes last."""
         self._look_before()
-        self.parts = self._plan()
-        self._introduce()
-        try:
-            for part in self.parts:
-                await part.start()
-            yield
-        finally:
-            for part in reversed(self.parts):
-                await part.stop(DRAIN + 5.0 if part.name == "worker" else 5.0)
+        with _only_one(self._options.folder):
+            self.parts = self._plan()
+            self._introduce()
+            try:
+                for part in self.parts:
+                    await part.start()
+                yield
+            finally:
+                for part in reversed(self.parts):
+                    await part.stop(DRAIN + 5.0 if part.name == "worker" else 5.0)
 
     def _look_before(self) -> None:
         demo_model.check_cpu()
@@ -332,6 +334,20 @@ class Local:
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this run: two would move each other's logs. Raises `LocalError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LocalError(
+                f"another local mode runs in {folder}: stop it, or set WORKSPACE_DIR to another folder"
+            ) from error
+        yield
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str) -> dict[str, Any] | None:

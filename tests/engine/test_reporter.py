@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pyworker.core.ledger import Ledger, Outcome
 from pyworker.core.lifecycle import Event, Lifecycle
 from pyworker.engine.client import EngineClient, EngineError, pause
 from pyworker.engine.reporter import HomeLoop, Identity, Reporter
 from tests.engine.scripted_engine import engine_up
+from tests.scripted import Conversation, scripted
 from tests.system import eventually
 
 
@@ -179,3 +182,18 @@ async def test_an_engine_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch)
 def test_pauses_grow_and_are_bounded() -> None:
     assert 0.3 < pause(1) <= 0.5
     assert 7.5 <= pause(50) <= 10.0
+
+
+async def test_a_key_in_two_pieces_is_read_whole() -> None:
+    pem = rsa.generate_private_key(65537, 2048).public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1)
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(pem), pem[:100])
+        await asyncio.sleep(0.05)
+        await conversation.send(pem[100:])
+
+    async with scripted(script) as server, EngineClient([server.url]) as client:
+        key = await client.fetch_key()
+
+    assert key.public_bytes(Encoding.PEM, PublicFormat.PKCS1) == pem

@@ -156,6 +156,51 @@ async def test_a_pooled_connection_found_dead_is_tried_once_on_a_fresh_one() -> 
         assert server.connections == 2
 
 
+async def test_work_that_ended_without_an_answer_is_not_done_twice() -> None:
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.answer(b"x")
+        await conversation.request()
+        await asyncio.sleep(0.3)  # works on it, then dies
+
+    async with model(script) as (client, server):
+        await (await ask(client)).read()
+        with pytest.raises(ModelUnreachable, match="before it answered"):
+            await ask(client)
+
+        assert server.connections == 1
+
+
+async def test_half_a_head_is_not_asked_again() -> None:
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.answer(b"x")
+        await conversation.request()
+        await conversation.send(b"HTTP/1.1 200")
+
+    async with model(script) as (client, server):
+        await (await ask(client)).read()
+        with pytest.raises(ModelUnreachable):
+            await ask(client)
+
+        assert server.connections == 1
+
+
+async def test_an_answer_before_the_request_was_sent_whole_ends_the_connection() -> None:
+    async def script(conversation: Conversation) -> None:
+        await conversation.reader.readuntil(b"\r\n\r\n")
+        await conversation.answer(b"too large", b"413 Too Large")
+        await asyncio.Event().wait()
+
+    async with model(script) as (client, server):
+        big = await client.ask("POST", "/x", [], b"x" * (20 * 2**20))
+        assert (big.status, await big.read()) == (413, b"too large")
+        small = await ask(client)
+
+        assert small.status == 413
+        assert server.connections == 2
+
+
 async def test_a_fresh_connection_that_dies_before_an_answer_is_a_502() -> None:
     async def script(conversation: Conversation) -> None:
         await conversation.request()

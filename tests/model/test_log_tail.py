@@ -161,3 +161,15 @@ async def test_a_loaded_line_is_told_within_milliseconds(log: Path) -> None:
             await asyncio.sleep(0.05)
 
     assert sorted(delays)[2] < 0.1  # 20 ms on a quiet machine
+
+
+async def test_without_file_system_events_it_looks_by_itself(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object, **__: object) -> object:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("watchfiles.awatch", none_left)
+    async with tailing(log) as (_, heard):
+        append(log, b"loaded\n")
+        await heard.until("loaded")

@@ -216,6 +216,43 @@ async def test_a_404_health_route_is_a_configuration_error(start: Start, model: 
     assert "health route /health answered 404: set MODEL_HEALTH_ENDPOINT" in found["why"]
 
 
+async def test_an_error_line_while_health_stays_fine_is_tried_again_after_a_pause(
+    start: Start, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyworker.model.startup.RETRY_FIRST", 0.1)
+    monkeypatch.setattr("pyworker.model.startup.PROBE_EVERY", 0.02)
+    monkeypatch.setattr("pyworker.model.startup.PROBE_EVERY_UNTIL_READY", 0.02)
+    system = await start()
+    model.say("Error: a request went wrong")
+    await eventually(lambda: system.engine.reports[-1].error_msg == "log: Error: a request went wrong")
+    await system.until_state("ready")
+    await eventually(lambda: system.engine.reports[-1].error_msg == "")
+
+
+async def test_on_the_way_back_the_engine_still_hears_why_not(start: Start, model: Model) -> None:
+    system = await start(config_for(model, **NO_HEALTH), ready=False)
+    model.say("model loaded")
+    await system.until_state("ready")
+    await model.stop()
+    model.say("Error: crashed", "model loaded")
+    await system.until_state("proving")
+    await eventually(lambda: system.engine.reports[-1].error_msg == "log: Error: crashed")
+
+
+async def test_a_single_404_condemns_nobody(
+    start: Start, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyworker.model.startup.PROBE_EVERY", 0.05)
+    system = await start()
+    model.health = 404
+    await asyncio.sleep(0.07)
+    model.health = 200
+    await asyncio.sleep(0.2)
+
+    assert (await system.status())["state"] == "ready"
+    assert not any(report.error_msg for report in system.engine.reports)
+
+
 async def test_an_absolute_health_url(start: Start, model: Model) -> None:
     config = config_for(
         model, model_healthcheck_url=f"http://127.0.0.1:{model.port}/health?x=1", model_log_file=None

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import json
+import socket
 from typing import Any
 
 import aiohttp
@@ -620,3 +622,69 @@ async def test_a_multipart_payload_class(start: Start, model: Model) -> None:
         assert (await answer.text()).startswith("multipart/form-data; boundary=")
 
     assert b"content" in model.heard[-1][1]
+
+
+# Input of every kind...
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"banana\r\n\r\n",
+        b"POST /x?api_key=SECRETKEY HTTP/9.9\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 2**20 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+    ],
+    ids=["garbage", "version", "smuggling", "two_lengths", "tls", "h2", "long_header", "many_headers"],
+)
+async def test_what_is_no_http_is_400_in_json_and_leaves_no_trace(
+    start: Start, raw: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    system = await start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", system.settings.worker_port)
+    writer.write(raw)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.")
+    assert head.split()[1] in {b"400", b"431"}
+    assert json.loads(body) == {"error": "the request is not valid HTTP"}
+    assert "SECRETKEY" not in caplog.text
+    assert "Traceback" not in caplog.text
+    assert nothing_counted(system)
+
+
+async def test_a_load_beyond_reason_moves_no_figure_out_of_sight(start: Start, model: Model) -> None:
+    config = config_for(model, handler(workload_calculator=lambda payload: payload["n"], max_queue_time=None))
+    system = await start(config)
+    for huge in (1e308, 1e300):
+        assert await system.client.status(body=system.client.envelope({"n": huge})) == 200
+    assert await system.client.status(body=system.client.envelope({"n": 7}, cost=1e300)) == 422
+    assert await system.client.status(body=system.client.envelope({"n": 7})) == 200
+    await system.until_settled(4)
+    await eventually(lambda: sum(report.cur_perf for report in system.engine.reports) == 207.0)
+
+
+async def test_who_asks_on_and_on_without_reading_is_made_to_wait(start: Start, model: Model) -> None:
+    async def respond(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"x" * 60_000)
+
+    system = await start(config_for(model, handler(allow_parallel_requests=True, max_queue_time=None)))
+    model.respond = respond
+    body = json.dumps(system.client.envelope()).encode()
+    head = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(("127.0.0.1", system.settings.worker_port)) as client:
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.send((head + body) * 2000)
+        await asyncio.sleep(1.0)
+        heard = len(model.heard)
+        await asyncio.sleep(0.3)
+
+        assert len(model.heard) == heard < 500
