@@ -52,8 +52,17 @@ def rows(picture: dict[str, Any]) -> list[tuple[str, str]]:
             else "no report acknowledged yet",
         ),
         ("", reports["last_error"]),
+        ("last report", _told(picture["last_report"])),
         ("public URL", picture["public_url"]),
         ("model server", picture["model_server"]),
         ("routes", ", ".join(picture["routes"])),
         ("model log", str(picture["model_log"]["last_line"] or "")),
     ]
+
+
+def _told(report: dict[str, Any] | None) -> str:
+    """The figures of the last acknowledged report; what they mean is in `pyworker status --json`."""
+    if report is None:
+        return ""
+    names = ("new_load", "cur_perf", "rej_load", "cur_load", "max_perf", "num_requests_recieved")
+    return "  ".join(f"{name}={report['fields'][name]['value']:g}" for name in names)

@@ -114,8 +114,11 @@ class Proxy:
         return envelope
 
     def _verify(self, envelope: Envelope) -> None:
-        if self.signed:
-            self._verifier.check(envelope.url, envelope.signature)
+        if not self.signed:
+            return
+        if not self._verifier.has_key:  # nobody can be told apart yet: a 401 would not be tried again
+            raise NotReady("the engine's public key is not here yet", retry_after=RETRY_NOT_READY)
+        self._verifier.check(envelope.url, envelope.signature)
 
     async def body(self, request: web.Request) -> bytes:
         """The whole body, within the limits of size and time. Raises `Refusal`."""

@@ -2,13 +2,18 @@
 
 import asyncio
 import contextlib
+import functools
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyworker.core.ledger import Ledger, Outcome
 from pyworker.core.lifecycle import Event, Lifecycle
@@ -197,3 +202,92 @@ async def test_a_key_in_two_pieces_is_read_whole() -> None:
         key = await client.fetch_key()
 
     assert key.public_bytes(Encoding.PEM, PublicFormat.PKCS1) == pem
+
+
+def nothing() -> None:
+    """Nothing happens meanwhile."""
+
+
+class Unreliable(EngineClient):
+    """An engine that takes, refuses, or takes and is not heard; requests end while a post is on its way."""
+
+    def __init__(self) -> None:
+        super().__init__(["http://unused"])
+        self.outcomes: list[str] = []
+        self.meanwhile: Callable[[], None] = nothing
+        self.acknowledged: list[dict[str, Any]] = []
+        self.ends: list[int] = []
+        self.ends_unheard: list[int] = []
+
+    async def post(self, path: str, body: bytes, *, skip: frozenset[str] = frozenset()) -> None:
+        assert isinstance(skip, frozenset)
+        told = json.loads(body)
+        meanwhile, self.meanwhile = self.meanwhile, nothing
+        meanwhile()
+        outcome = self.outcomes.pop() if self.outcomes else "takes"
+        indexes = [end["request_idx"] for end in told.get("requests", [])]
+        if outcome == "takes" and path == "/worker_status/":
+            self.acknowledged.append(told)
+        elif outcome == "takes":
+            self.ends += indexes
+        elif outcome == "unheard":
+            self.ends_unheard += indexes
+        if outcome != "takes":
+            raise EngineError(outcome)
+
+
+ENDINGS = st.sampled_from(list(Outcome))
+STEPS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(ENDINGS, st.integers(0, 1000)), max_size=3),
+        st.sampled_from(["takes", "refuses", "unheard"]),
+        st.sampled_from(["takes", "refuses", "unheard"]),
+    ),
+    max_size=12,
+)
+
+
+@given(STEPS)
+@settings(deadline=None, max_examples=60)
+def test_whatever_the_engine_does_what_it_acknowledged_is_the_truth(
+    steps: list[tuple[list[tuple[Outcome, int]], str, str]],
+) -> None:
+    async def play() -> None:
+        ledger, client = Ledger(), Unreliable()
+        reporter = Reporter(
+            identity=Identity(5, "m", "http://x"),
+            client=client,
+            ledger=ledger,
+            lifecycle=Lifecycle(0.0),
+            unix_offset=0.0,
+            home=HomeLoop(asyncio.get_running_loop()),
+            disk_usage=lambda: 1.0,
+        )
+        truth = dict.fromkeys(Outcome, 0.0)
+        due: list[int] = []
+
+        def end(outcome: Outcome, load: int) -> None:
+            due.append(len(due))
+            truth[outcome] += load
+            ledger.settle(ledger.enter(due[-1], float(load), 0.0), outcome, 1.0)
+
+        for endings, status, ends in steps:
+            client.meanwhile = functools.partial(end, *endings[0]) if endings else nothing
+            for one in endings[1:]:
+                end(*one)
+            client.outcomes = [ends, status]
+            await reporter._send_status()
+            await reporter._send_ends()
+        client.outcomes, client.meanwhile = [], nothing
+        await reporter.flush()
+
+        assert sum(report["cur_perf"] for report in client.acknowledged) == truth[Outcome.SERVED]
+        assert sum(report["rej_load"] for report in client.acknowledged) == truth[Outcome.REJECTED]
+        assert (
+            sum(report["new_load"] for report in client.acknowledged)
+            == truth[Outcome.SERVED] + truth[Outcome.FAILED]
+        )
+        assert client.ends == due
+        assert set(client.ends_unheard) <= set(due)
+
+    asyncio.run(play())
