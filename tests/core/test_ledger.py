@@ -264,3 +264,20 @@ def test_a_session_counts_once_and_its_requests_use_it_up() -> None:
     )
     assert ledger.ended[Outcome.FAILED].load == 20.0
     assert [1] == [entry.request_idx for entry in ledger.ends(10)]
+
+
+def test_what_a_predecessor_left_is_told_first() -> None:
+    ledger = Ledger()
+    ledger.settle(ledger.enter(2, 10.0, 0.0), Outcome.SERVED, 1.0)
+    left = Entry(1, 0.0, 0.0, outcome=Outcome.FAILED)
+    ledger.restore([left], new=5.0, rejected=6.0, served=7.0)
+    report = ledger.report()
+
+    assert [1, 2] == [entry.request_idx for entry in ledger.ends(10)]
+    assert (report.new_load, report.rejected_load, report.served_load) == (15.0, 6.0, 17.0)
+    assert ledger.undelivered == (15.0, 6.0, 17.0)
+
+    ledger.taken(report)
+    ledger.close()
+
+    assert ledger.undelivered == (0.0, 0.0, 0.0)

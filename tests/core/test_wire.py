@@ -13,12 +13,21 @@ from pyworker.core.wire import (
     DeleteRequests,
     EndedRequest,
     Grant,
+    SessionCall,
+    SessionRequest,
     WorkerStatus,
+    canonical,
     decode_payload,
     encode,
     encode_payload,
+    on_close_body,
     parse_envelope,
     parse_grant_header,
+    parse_session_call,
+    parse_session_request,
+    session_ended,
+    session_opened,
+    session_told,
     signed_message,
 )
 
@@ -82,6 +91,7 @@ def test_unknown_fields_are_ignored() -> None:
         (b"{", {"error": "invalid JSON"}),
         (b'{"auth_data": 5, "x', {"error": "invalid JSON"}),
         (b"\xff\xfe", {"error": "invalid JSON"}),
+        (b'{"payload": {}} x', {"error": "invalid JSON"}),
         (rb'{"auth_data": {}, "payload": "\ud800"}', {"error": "invalid JSON"}),
         (b"null", {"error": "the body must be one JSON object"}),
         (b"5", {"error": "the body must be one JSON object"}),
@@ -248,4 +258,77 @@ def test_delete_requests_say_every_field_of_the_contract() -> None:
                 "work_completed_at": 3.4,
             }
         ],
+    }
+
+
+# Sessions...
+
+
+def test_the_auth_data_is_kept_whole() -> None:
+    envelope = parse_envelope(body(auth_data={**AUTH, "new": [1]}))
+
+    assert envelope.auth_data() == {**AUTH, "new": [1]}
+    assert envelope.cost() == 256.0
+    assert parse_envelope(body(auth_data={**AUTH, "cost": "x"})).cost() == 0.0
+    assert canonical({"b": 1, "a": 2}) == canonical({"a": 2, "b": 1})
+
+
+def test_what_a_session_is_opened_with() -> None:
+    assert parse_session_request(b"{}") == SessionRequest(60.0, None, None)
+    assert parse_session_request(
+        b'{"lifetime": 5, "on_close_route": "/x", "on_close_payload": {"a": 1}}'
+    ) == (SessionRequest(5.0, "/x", {"a": 1}))
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"{", {"payload": "invalid JSON"}),
+        (b"[]", {"payload": "must be one JSON object"}),
+        (b'{"lifetime": "60"}', {"payload": {"lifetime": "must be a number of seconds, more than 0"}}),
+        (
+            b'{"on_close_route": 1, "on_close_payload": 2}',
+            {
+                "payload": {
+                    "on_close_route": "must be a string or null",
+                    "on_close_payload": "must be an object or null",
+                }
+            },
+        ),
+    ],
+    ids=["json", "list", "lifetime", "callback"],
+)
+def test_a_session_opened_with_nonsense_is_refused(raw: bytes, expected: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_session_request(raw)
+
+    assert caught.value.body() == expected
+
+
+def test_what_a_session_is_asked_with() -> None:
+    assert parse_session_call(b'{"session_id": "a", "session_auth": {"x": 1}}') == SessionCall("a", {"x": 1})
+    for raw, expected in (
+        (b"{}", {"session_id": "field missing", "session_auth": "field missing"}),
+        (b'{"session_id": 5, "session_auth": 1}', {"session_id": "must be a string"}),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            parse_session_call(raw)
+        assert caught.value.body() == expected
+
+
+def test_what_sessions_answer() -> None:
+    request = SessionRequest(5.0, "/x", {"a": 1})
+
+    assert session_opened("id", 9.0) == {"session_id": "id", "expiration": 9.0}
+    assert session_ended("id") == {"ended": True, "removed_session": "id"}
+    assert json.loads(on_close_body("id", {"a": 1})) == {"a": 1, "session_id": "id"}
+    assert json.loads(on_close_body("id", None)) == {"session_id": "id"}
+    assert session_told("id", AUTH, request, expiration=9.0, created_at=4.0) == {
+        "session_id": "id",
+        "auth_data": AUTH,
+        "lifetime": 5.0,
+        "expiration": 9.0,
+        "created_at": 4.0,
+        "on_close_route": "/x",
+        "on_close_payload": {"a": 1},
     }
