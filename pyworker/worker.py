@@ -251,7 +251,6 @@ class Running:
             async with self._listening(stop):
                 await stop.wait()
                 await self._drain(cut)
-                self.proxy.cut()
             for task in background:
                 task.cancel()
 
@@ -328,7 +327,6 @@ class Running:
         log.info(
             "draining: in_flight=%d limit=%g s", len(self.ledger.in_flight), self._settings.drain_timeout
         )
-        await self.sessions.close_all()
         async with asyncio.TaskGroup() as group:
             ends = {group.create_task(self.proxy.emptied()), group.create_task(_set(cut))}
             await asyncio.wait(
@@ -336,8 +334,10 @@ class Running:
             )
             for task in ends:
                 task.cancel()
-        if not self.ledger.idle:
-            log.warning("cutting requests that are still running: count=%d", len(self.ledger.in_flight))
+        if left := self.ledger.requests_in_flight:
+            log.warning("cutting requests that are still running: count=%d", left)
+        self.proxy.cut()
+        await self.sessions.close_all()
 
     async def _farewell(self) -> None:
         if await self.reporting.finish(FLUSH_TIMEOUT):

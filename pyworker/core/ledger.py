@@ -111,6 +111,8 @@ class Ledger:
         # What is true now.
         self._in_flight: dict[Entry, None] = {}
         self._load_in_flight = 0.0
+        self.requests_in_flight = 0
+        """Requests queued and working, inside of sessions too; sessions as such are none."""
         # What the engine has not acknowledged yet.
         self._max_ended = max_ended
         self._acknowledged = (0.0, 0.0, 0.0)
@@ -135,6 +137,7 @@ class Ledger:
         self.admitted.add(load if session is None else self._use(session, load))
         self._in_flight[entry] = None
         self._load_in_flight += load
+        self.requests_in_flight += 1
         self.changes += 1
         return entry
 
@@ -160,6 +163,7 @@ class Ledger:
     def settle(self, entry: Entry, outcome: Outcome, now: float) -> None:
         """End an admitted request; REJECTED: it was turned away after all. A second settling is our bug (KeyError)."""
         del self._in_flight[entry]
+        self.requests_in_flight -= 1
         self._load_in_flight = self._load_in_flight - entry.load if self._in_flight else 0.0
         entry.outcome = outcome
         entry.ended_at = now
@@ -237,10 +241,6 @@ class Ledger:
     @property
     def in_flight(self) -> tuple[Entry, ...]:
         return tuple(self._in_flight)
-
-    @property
-    def idle(self) -> bool:
-        return not self._in_flight
 
     @property
     def received(self) -> Sums:

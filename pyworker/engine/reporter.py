@@ -67,7 +67,10 @@ class HomeLoop:
 
         def run() -> None:
             if answer.set_running_or_notify_cancel():
-                answer.set_result(function())
+                try:
+                    answer.set_result(function())
+                except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
+                    answer.set_exception(error)
 
         self._loop.call_soon_threadsafe(run)
         async with asyncio.timeout(STALL):

@@ -80,7 +80,7 @@ class Proxy:
 
     async def emptied(self) -> None:
         """Return when no request is in flight."""
-        while not self._ledger.idle:
+        while self._ledger.requests_in_flight:
             self._emptied.clear()
             await self._emptied.wait()
 

@@ -116,6 +116,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ledger.admitted.load == sum(sums.load for sums in ended) + ledger.held_load
         assert ledger.admitted.count == sum(sums.count for sums in ended) + len(ledger.in_flight)
         assert ledger.load_in_flight == math.fsum(entry.load for entry in requests)
+        assert ledger.requests_in_flight == len(requests)
         assert ledger.rejected.load == self.truth[Outcome.REJECTED]
 
     @invariant()
@@ -224,17 +225,17 @@ def test_ends_acknowledged_after_some_were_dropped_take_nothing_newer() -> None:
     assert ledger.unreported_ends == 1
 
 
-def test_start_is_remembered_and_idle_says_so() -> None:
+def test_start_is_remembered_and_requests_are_counted() -> None:
     ledger = Ledger()
     entry = ledger.enter(1, 1.0, 0.0, route="/x")
     ledger.start(entry, 0.5)
 
-    assert not ledger.idle
+    assert ledger.requests_in_flight == 1
     assert entry.started_at == 0.5
 
     ledger.settle(entry, Outcome.FAILED, 1.0)
 
-    assert ledger.idle
+    assert ledger.requests_in_flight == 0
 
 
 def test_a_session_counts_once_and_its_requests_use_it_up() -> None:

@@ -242,6 +242,29 @@ async def test_drain_closes_sessions(start: Start, model: Model) -> None:
     assert ["Success"] == [end.status for end in system.engine.ended]
 
 
+async def test_drain_lets_requests_inside_finish(start: Start, model: Model) -> None:
+    release = asyncio.Event()
+
+    async def respond(_: web.Request) -> web.StreamResponse:
+        await release.wait()
+        return web.Response(text="ok")
+
+    system = await start(config_for(model, handler(max_queue_time=None)))
+    session_id, auth = await opened(system)
+    model.respond = respond
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(system.client.status(body=inside(session_id, auth)))
+        await eventually(lambda: model.working == 1)
+        system.stop.set()
+        await system.until_state("draining")
+        release.set()
+    assert system.task is not None
+    await system.task
+
+    assert running.result() == 200
+    assert ["Success"] == [end.status for end in system.engine.ended]
+
+
 async def test_programs_on_the_instance_end_a_session_in_plain_http(start: Start) -> None:
     system = await start()
     session_id, auth = await opened(system)
