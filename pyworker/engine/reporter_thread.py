@@ -21,6 +21,7 @@ class ReporterThread:
         self._beside = tuple(beside)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._started = threading.Event()
         self._flush_within = 0.0
         self._delivered = False
         self._ended: asyncio.Future[None] | None = None
@@ -34,10 +35,11 @@ class ReporterThread:
 
     async def finish(self, flush_within: float) -> bool:
         """Deliver what is left and end the thread; says whether the engine has all within ``flush_within`` seconds."""
-        if self._ended is None or self._loop is None or self._stop is None:
+        if self._ended is None:
             return False
         self._flush_within = flush_within
-        if not self._ended.done():
+        await asyncio.to_thread(self._started.wait)
+        if not self._ended.done() and self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
             await self._ended
         return self._delivered
@@ -51,11 +53,14 @@ class ReporterThread:
                 runner.run(self._report())
         except BaseException as caught:  # noqa: BLE001 - whatever it is, the worker's loop raises it
             error = caught
+        finally:
+            self._started.set()
         home.call_soon_threadsafe(_end, ended, error)
 
     async def _report(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._started.set()
         async with self._reporter.client, asyncio.TaskGroup() as group:
             reporting = group.create_task(self._reporter.run())
             beside = [group.create_task(one()) for one in self._beside]
