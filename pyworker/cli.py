@@ -144,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return _run_worker(options.what)
     except Exception as error:
-        if options.parent or not setting("CONTAINER_ID", ""):
+        if options.parent or Worker.listened or not setting("CONTAINER_ID", ""):
             raise
         return _stay_to_tell(error)
 

@@ -58,6 +58,9 @@ class Worker:
     runs: ClassVar[int] = 0
     """Workers run in this process: how the command line knows that a file has run its own."""
 
+    listened: ClassVar[bool] = False
+    """Whether one of them has served: an end after that is a crash to restart from, not a start that failed."""
+
     def __init__(self, config: WorkerConfig, *, settings: Settings | None = None) -> None:
         self.config = config
         self.settings = settings or Settings.from_env()
@@ -274,6 +277,7 @@ class Running:
             tls = await self._tls(stop)
             if not stop.is_set():
                 await self.public.open(None, settings.worker_port, tls)
+                Worker.listened = True
                 admin = f"http://127.0.0.1:{self.admin.port}"
                 log.info(
                     "listening: port=%d admin=%s public=%s", self.public.port, admin, settings.public_url

@@ -214,6 +214,8 @@ class Proxy:
         self, request: web.Request, handler: Handler, work: Work, *, index: int, session: Session | None
     ) -> web.StreamResponse:
         """Take a place in the handler's lane and in the ledger, until the request has ended one way or another."""
+        if session is not None and session.closing:  # it ended while a slow hook was pricing this request
+            raise InvalidSession
         lane = self.parallel if handler.parallel else self.serial
         ticket = self._ticket(lane, handler, work, index, session)
         inside = session.entry if session is not None else None

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -263,6 +265,34 @@ async def test_drain_lets_requests_inside_finish(start: Start, model: Model) -> 
 
     assert running.result() == 200
     assert ["Success"] == [end.status for end in system.engine.ended]
+
+
+async def test_a_request_priced_while_its_session_ends_is_too_late(start: Start, model: Model) -> None:
+    go_on = threading.Event()
+
+    def price(payload: dict[str, Any]) -> float:
+        end = time.monotonic() + 0.06
+        while "first" in payload and time.monotonic() < end:
+            pass
+        if "slow" in payload:
+            go_on.wait(5)
+        return 5.0
+
+    system = await start(config_for(model, handler(workload_calculator=price)))
+    session_id, auth = await opened(system)
+    assert (
+        await system.client.status(body=system.client.envelope({"first": 1})) == 200
+    )  # from now on in a thread
+    async with asyncio.TaskGroup() as group:
+        late = group.create_task(system.client.status(body=inside(session_id, auth, {"slow": 1})))
+        await asyncio.sleep(0.1)
+        assert (await call(system, "/session/end", session_id, auth))[0] == 200
+        go_on.set()
+
+    assert late.result() == 410
+    requests = (await system.status())["requests"]
+    assert requests["in_flight"] == {"load": 0.0, "count": 0}
+    assert requests["served"]["load"] == 105.0
 
 
 async def test_programs_on_the_instance_end_a_session_in_plain_http(start: Start) -> None:
