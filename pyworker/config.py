@@ -4,16 +4,22 @@ The fields, their order and their defaults are the official package's. Nonsense 
 field, its value and what is allowed.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Final
 
+from pyworker.core.clocks import CONNECT, FIRST_BYTE, IDLE
 from pyworker.core.log_lines import LineScanner
 
 DEFAULT_WORKLOAD: Final = 100.0
 """Load of a request whose handler does not say otherwise."""
+
+METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"})
+
+_PARAMETER: Final = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 RequestParser = Callable[[dict[str, Any]], dict[str, Any]]
 WorkloadCalculator = Callable[[dict[str, Any]], float]
@@ -103,6 +109,13 @@ class HandlerConfig:
     from the aiohttp request and the model server's aiohttp response; ``remote_function`` answers in place of a model server.
     ``healthcheck`` is the model server's health path where `WorkerConfig` has none. Answers of the model server of 500 and
     above end a request as an error, all others as a success; ``error_statuses`` are further ones that end it as an error.
+
+    ``route`` may have parameters, each one segment of the path: ``/v1/videos/{id}``. ``methods`` other than POST want the
+    grant in a header; GET lets WebSockets in. ``concurrency=N`` gives the handler a queue of its own, N requests wide.
+    A body that is no JSON (which also wants the grant in a header) passes by the functions above, at the load its grant
+    names; one with a ``request_parser`` or ``payload_class`` lets only ``raw_types`` pass by them (``multipart/form-data``).
+    The clocks, in seconds, None for no limit: ``connect_timeout`` to the model server, ``first_byte_timeout`` from the end of
+    the request to the answer, ``idle_timeout`` between two pieces of it, ``total_timeout`` for all.
     """
 
     route: str
@@ -119,6 +132,13 @@ class HandlerConfig:
     remote_function: Callable[..., Awaitable[Any]] | None = None
     # Ours, beyond the official package:
     error_statuses: Sequence[int] = ()
+    methods: Sequence[str] = ("POST",)
+    concurrency: int | None = None
+    raw_types: Sequence[str] = ()
+    connect_timeout: float | None = CONNECT
+    first_byte_timeout: float | None = FIRST_BYTE
+    idle_timeout: float | None = IDLE
+    total_timeout: float | None = None
 
     def __post_init__(self) -> None:
         _require(_is_path(self.route), "HandlerConfig.route", self.route, "a path that starts with /")
@@ -127,6 +147,7 @@ class HandlerConfig:
         _require(good, f"{where}.healthcheck", self.healthcheck, "a path that starts with /, a URL or None")
         self._check_flags(where)
         self._check_functions(where)
+        self._check_ours(where)
         wait = self.max_queue_time
         number = isinstance(wait, int | float) and not isinstance(wait, bool) and isfinite(wait) and wait >= 0
         _require(
@@ -137,10 +158,29 @@ class HandlerConfig:
         )
         good = self.benchmark_config is None or isinstance(self.benchmark_config, BenchmarkConfig)
         _require(good, f"{where}.benchmark_config", self.benchmark_config, "a BenchmarkConfig or None")
-        good = _is_list_of(self.error_statuses, int)
-        _require(good, f"{where}.error_statuses", self.error_statuses, "a list of HTTP statuses")
         if self.is_remote_dispatch and self.remote_function is None:
             raise ConfigError(f"{where}.is_remote_dispatch=True: needs a remote_function to call")
+
+    def _check_ours(self, where: str) -> None:
+        good = _is_list_of(self.error_statuses, int)
+        _require(good, f"{where}.error_statuses", self.error_statuses, "a list of HTTP statuses")
+        good = _is_list_of(self.methods, str) and set(self.methods) <= METHODS
+        _require(
+            self.methods and good, f"{where}.methods", self.methods, f"some of {', '.join(sorted(METHODS))}"
+        )
+        good = self.concurrency is None or _is_whole(self.concurrency, 1)
+        _require(good, f"{where}.concurrency", self.concurrency, "a whole number, 1 or more, or None")
+        good = _is_list_of(self.raw_types, str)
+        _require(good, f"{where}.raw_types", self.raw_types, "a list of content types")
+        rest = _PARAMETER.sub("", self.route)
+        _require(
+            not set(rest) & set("{}"), f"{where}.route", self.route, "a path whose parameters are like {name}"
+        )
+        for name in ("connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+            good = value is None or (number and value > 0)
+            _require(good, f"{where}.{name}", value, "seconds, more than 0, or None for no limit")
 
     def _check_flags(self, where: str) -> None:
         for name in ("allow_parallel_requests", "is_remote_dispatch"):

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pyworker.config import DEFAULT_WORKLOAD, BenchmarkConfig, ConfigError, HandlerConfig, WorkerConfig
-from pyworker.core.errors import HandlerFailed, InvalidRequest, JsonDataException
+from pyworker.core.clocks import Clocks
+from pyworker.core.errors import HandlerFailed, InvalidRequest, JsonDataException, UnsupportedBody
 from pyworker.core.ledger import MAX_LOAD
 from pyworker.core.wire import decode_payload, encode, encode_payload
 
@@ -28,11 +29,13 @@ SLOW: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A request priced and ready for the model server: ``body``, or form fields to send as multipart."""
+    """A request priced and ready for the model server: ``body``, form fields to send as multipart, or what is ``unread``."""
 
     load: float
     body: bytes = b""
     form: Mapping[str, Any] | None = None
+    unread: bool = False
+    """The body is the client's own, which nobody has looked at: it is sent on as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ class Handler:
         self.route = config.route
         self.model_path = config.route
         self.parallel = config.allow_parallel_requests
+        self.concurrency = config.concurrency
+        self.methods = frozenset(config.methods)
+        self.clocks = Clocks(
+            config.connect_timeout, config.first_byte_timeout, config.idle_timeout, config.total_timeout
+        )
         self.max_queue_time = config.max_queue_time
         self.healthcheck = config.healthcheck
         self.error_statuses = frozenset(config.error_statuses)
@@ -58,6 +66,7 @@ class Handler:
         self.respond: Callable[[Any, Any], Awaitable[Any]] | None = config.response_generator
         self.call: Callable[..., Awaitable[Any]] | None = config.remote_function
         self._payload_class: Any = config.payload_class
+        self._raw_types = frozenset(config.raw_types)
         self._parser = config.request_parser
         self._calculator = config.workload_calculator
         self._sampler: Callable[[], Any] | None = None
@@ -106,6 +115,30 @@ class Handler:
         return self._sampler is not None
 
     # A client's request...
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether its requests wait for each other, and for those of all handlers like it."""
+        return not self.parallel and self.concurrency is None
+
+    def passes(self, content_type: str) -> bool:
+        """Whether a body of this type is sent on unread: so is all that no function of the author's wants to see.
+
+        ``content_type`` is in lower case, without parameters; empty counts as JSON.
+        Raises `UnsupportedBody` for a body that they want to see and cannot.
+        """
+        if self.call is None and self._payload_class is None and self._parser is None:
+            return self._calculator is None or not _is_json(content_type)
+        if _is_json(content_type):
+            return False
+        if content_type not in self._raw_types:
+            raise UnsupportedBody(f"{self.route} takes a body of {JSON_TYPE}, not {content_type[:100]!r}")
+        return True
+
+    def unread(self, cost: float) -> Work:
+        """Work of a body that is sent on unread, or of none; ``cost`` is what its grant names."""
+        priced = self._calculator is not None or self._payload_class is not None
+        return Work(cost if priced else DEFAULT_WORKLOAD, unread=True)
 
     def prepare(self, raw: bytes) -> Work:
         """Read and price the payload ``raw``. The bytes go on as they came unless the author's code changed them.
@@ -238,6 +271,10 @@ class Handler:
             raise HandlerFailed(
                 f"the remote_function of {self.route} raised {type(error).__name__}"
             ) from error
+
+
+def _is_json(content_type: str) -> bool:
+    return not content_type or content_type == JSON_TYPE or content_type.endswith("+json")
 
 
 def _by_params(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

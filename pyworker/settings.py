@@ -165,6 +165,13 @@ VARIABLES: Final = (
         "DRAIN_TIMEOUT", "how long running requests may take to finish on SIGTERM", _seconds, "300", "s"
     ),
     Variable("MAX_BODY_SIZE", "largest request body", _whole, str(256 * 2**20), "bytes"),
+    Variable("MAX_QUEUE_LENGTH", "most requests that wait in one lane; more get a 429", _whole, "1000"),
+    Variable(
+        "MAX_CONNECTIONS",
+        "most open connections of clients; further ones get a 503",
+        _whole,
+        "what the limit of open files allows, 10000 at most",
+    ),
     Variable("SESSION_MAX_LIFETIME", "no session lives longer, however busy", _seconds, "21600", "s"),
     Variable(
         "SESSION_CALLBACK_ORIGINS",
@@ -206,6 +213,8 @@ class Settings:
     load_timeout: float
     drain_timeout: float
     max_body_size: int
+    max_queue_length: int
+    max_connections: int | None
     session_max_lifetime: float
     session_callback_origins: tuple[str, ...]
     log_level: str
@@ -248,6 +257,8 @@ class Settings:
             load_timeout=reader.get("LOAD_TIMEOUT", 1800.0),
             drain_timeout=reader.get("DRAIN_TIMEOUT", 300.0),
             max_body_size=reader.get("MAX_BODY_SIZE", 256 * 2**20),
+            max_queue_length=reader.get("MAX_QUEUE_LENGTH", 1000),
+            max_connections=reader.get("MAX_CONNECTIONS", None),
             session_max_lifetime=reader.get("SESSION_MAX_LIFETIME", 21600.0),
             session_callback_origins=reader.get("SESSION_CALLBACK_ORIGINS", ()),
             log_level=reader.get("PYWORKER_LOG_LEVEL", "INFO"),

@@ -30,11 +30,12 @@ from pyworker.engine.reporter_thread import ReporterThread
 from pyworker.handler import Handler, handlers_of
 from pyworker.logs import set_up_logging
 from pyworker.loop_watch import LoopWatch
-from pyworker.model.connection import ModelServer
 from pyworker.model.log_tail import LogTail
 from pyworker.model.measure import Measure
+from pyworker.model.pool import ModelServer
 from pyworker.model.startup import Startup
-from pyworker.server.app import App, Listener, Serve, tls_context
+from pyworker.server.app import App, Listener, Serve, raise_file_limit, tls_context
+from pyworker.server.lanes import Lanes
 from pyworker.server.ports import PortTaken
 from pyworker.server.proxy import Proxy
 from pyworker.server.sessions import SessionRoutes
@@ -158,6 +159,7 @@ class Running:
             ledger=self.ledger,
             model=self.model,
             max_body_size=settings.max_body_size,
+            lanes=Lanes(handlers, longest=settings.max_queue_length),
         )
         self.health = _health(config, settings, handlers, self.model)
         self.startup = self._startup(config, handlers)
@@ -172,7 +174,9 @@ class Running:
             unix_offset=unix_offset,
         )
         self.public = Listener(
-            App(self.proxy, handlers, self._routes()).answer, max_body_size=settings.max_body_size
+            App(self.proxy, handlers, self._routes()).answer,
+            max_body_size=settings.max_body_size,
+            max_connections=settings.max_connections or raise_file_limit(),
         )
         end = {("POST", "/session/end"): self.sessions.end}
         self.plain = Listener(App(self.proxy, (), end).answer, max_body_size=settings.max_body_size)
@@ -209,7 +213,7 @@ class Running:
             announce=self.reporter.announce,
             measure=measure,
             benchmark=carrier.benchmark if carrier else None,
-            parallel=carrier.parallel if carrier else False,
+            parallel=carrier is not None and not carrier.one_at_a_time,
             health=self.health,
             waits_for_hint=_log_path(config, settings) is not None or config.lifecycle is not None,
             context=config.lifecycle,

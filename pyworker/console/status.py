@@ -49,10 +49,7 @@ def status(parts: Parts) -> dict[str, Any]:
             for phase in life.history
         ],
         "requests": _requests(parts.ledger),
-        "lanes": {
-            "serial": {"running": parts.proxy.serial.running, "waiting": parts.proxy.serial.waiting},
-            "parallel": {"running": parts.proxy.parallel.running, "waiting": 0},
-        },
+        "lanes": parts.proxy.lanes.status(),
         "engine": {
             "addresses": list(parts.settings.report_addrs),
             "worker_status": _delivery(parts.reporter.statuses, now),

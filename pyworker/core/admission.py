@@ -26,12 +26,13 @@ class Ticket:
 
 
 class Lane:
-    """A queue with a width (None: unbounded)."""
+    """A queue with a width (None: unbounded), in which at most ``longest`` requests wait (None: any number)."""
 
-    def __init__(self, width: int | None = None) -> None:
+    def __init__(self, width: int | None = None, *, longest: int | None = None) -> None:
         if width is not None and width < 1:
             raise ValueError(f"a lane's width must be at least 1, not {width}")
         self.width = width
+        self._longest = longest
         self._running = 0
         self._waiting: OrderedDict[Ticket, None] = OrderedDict()
         self._load = 0.0
@@ -67,6 +68,8 @@ class Lane:
                 f"expected wait {wait:.1f} s is over this route's max_queue_time of {max_wait:g} s",
                 retry_after=retry_after(wait - max_wait),
             )
+        if self._longest is not None and len(self._waiting) >= self._longest:
+            raise QueueFull(f"{self._longest} requests wait already", retry_after=retry_after(wait))
         ticket = Ticket(load)
         self._load += load
         if self.width is None or self._running < self.width:

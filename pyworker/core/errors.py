@@ -59,6 +59,12 @@ class TooLarge(Refusal):
     status = 413
 
 
+class BadBody(Refusal):
+    """The body's framing is not HTTP."""
+
+    status = 400
+
+
 class UnsupportedBody(Refusal):
     status = 415
 
@@ -118,6 +124,10 @@ class ModelTimeout(Refusal):
 
 class AnswerBroken(Exception):
     """The model server's answer ended before its end. Its head is gone to the client already, or may be."""
+
+
+class AnswerTimeout(AnswerBroken):
+    """One of the model server's clocks ran out before the end of its answer."""
 
 
 class JsonDataException(Exception):

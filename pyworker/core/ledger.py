@@ -111,6 +111,7 @@ class Ledger:
         # What is true now.
         self._in_flight: dict[Entry, None] = {}
         self._load_in_flight = 0.0
+        self._load_inside = 0.0
         self.requests_in_flight = 0
         """Requests queued and working, inside of sessions too; sessions as such are none."""
         # What the engine has not acknowledged yet.
@@ -137,6 +138,8 @@ class Ledger:
         self.admitted.add(load if session is None else self._use(session, load))
         self._in_flight[entry] = None
         self._load_in_flight += load
+        if session is not None:
+            self._load_inside += load
         self.requests_in_flight += 1
         self.changes += 1
         return entry
@@ -164,7 +167,11 @@ class Ledger:
         """End an admitted request; REJECTED: it was turned away after all. A second settling is our bug (KeyError)."""
         del self._in_flight[entry]
         self.requests_in_flight -= 1
-        self._load_in_flight = self._load_in_flight - entry.load if self._in_flight else 0.0
+        self._load_in_flight -= entry.load
+        if entry.session is not None:
+            self._load_inside -= entry.load
+        if not self.requests_in_flight:  # what rounding has left over
+            self._load_in_flight = self._load_inside = 0.0
         entry.outcome = outcome
         entry.ended_at = now
         if entry.session is not None:
@@ -228,6 +235,11 @@ class Ledger:
     def load_in_flight(self) -> float:
         """Load of the requests queued and working now: what the model server has before it. Sessions as such have none."""
         return self._load_in_flight
+
+    @property
+    def load_outside_sessions(self) -> float:
+        """Load of the requests queued and working now that are in no session."""
+        return max(0.0, self._load_in_flight - self._load_inside)
 
     @property
     def held_load(self) -> float:

@@ -1,12 +1,14 @@
 """The model server's answer as a real ``aiohttp.ClientResponse``: what ``response_generator`` hooks are promised."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 
-from pyworker.core.errors import ModelUnreachable
-from pyworker.model.connection import CONNECT_TIMEOUT, Header
+from pyworker.core.clocks import Clocks
+from pyworker.core.errors import ModelTimeout, ModelUnreachable, Refusal
+from pyworker.model.connection import Header, Upload
 
 
 class HookClient:
@@ -17,29 +19,52 @@ class HookClient:
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
-    async def post(
-        self, path: str, headers: list[Header], body: bytes
+    async def ask(
+        self, method: str, path: str, headers: list[Header], body: bytes | Upload, *, clocks: Clocks
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a POST. Raises `ModelUnreachable` when none comes."""
-        if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=timeout,
-                cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
-            )
-        text = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        """The answer, its body still to be read. Raises `ModelUnreachable` or `ModelTimeout` when none comes."""
+        text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        data = body if isinstance(body, bytes) else _pieces(body)
+        if isinstance(body, Upload) and body.length is not None:
+            text.append(("Content-Length", str(body.length)))
+        timeout = aiohttp.ClientTimeout(total=clocks.total, sock_connect=clocks.connect)
         try:
-            response = await self._session.post(
-                self._url + path, data=body, headers=text, allow_redirects=False
-            )
-        except (aiohttp.ClientError, TimeoutError) as error:
+            async with asyncio.timeout(clocks.first_byte):
+                response = await self._open().request(
+                    method, self._url + path, data=data, headers=text, allow_redirects=False, timeout=timeout
+                )
+        except TimeoutError as error:  # aiohttp's are such, too
+            raise ModelTimeout(
+                f"the model server did not answer within first_byte_timeout={clocks.first_byte} s, "
+                f"connect_timeout={clocks.connect} s or total_timeout={clocks.total} s"
+            ) from error
+        except aiohttp.ClientError as error:
+            if isinstance(error.__cause__, Refusal):  # of an upload: what its client did wrong
+                raise error.__cause__ from error
             raise ModelUnreachable(
                 f"no answer from the model server: {str(error) or type(error).__name__}"
             ) from error
         async with response:
             yield response
 
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
+                skip_auto_headers=(
+                    "User-Agent",
+                    "Accept",
+                    "Accept-Encoding",
+                ),  # the client's own go on, or none
+            )
+        return self._session
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+async def _pieces(upload: Upload) -> AsyncIterator[bytes]:
+    while piece := await upload.piece():
+        yield piece

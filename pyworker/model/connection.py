@@ -1,44 +1,74 @@
-"""Pooled HTTP/1.1 connections to the model server, and its answers as they come.
+"""One HTTP/1.1 connection to the model server, and its answers as they come.
 
 An answer is pushed, not pulled: bytes go from the socket through the parser straight into the reader's function, so a
 streamed chunk wakes no task. `ModelAnswer.pause` and `resume` carry back-pressure.
 """
 
 import asyncio
-import ssl
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final, cast
-from urllib.parse import urlsplit
+from math import inf
+from typing import Final, Protocol, cast
 
 import httptools
 
-from pyworker.core.errors import AnswerBroken, ModelTimeout, ModelUnreachable
-
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds. The model server is next door; ten seconds of silence is a full backlog or a wrong address."""
+from pyworker.core.clocks import Clocks
+from pyworker.core.errors import AnswerBroken, AnswerTimeout, Refusal
 
 MAX_BUFFERED: Final = 256 * 1024
 """Bytes of an answer held before anyone reads it; past it the model server waits."""
 
-STALE_WITHIN: Final = 0.1
-"""Seconds in which a pooled connection that the model server had closed shows that it is dead."""
-
-MAX_IDLE_CONNECTIONS: Final = 256
+KEPT: Final = 256 * 1024
+"""Bytes of an upload kept, so that it can be sent again when a pooled connection turns out to be dead."""
 
 Header = tuple[bytes, bytes]
 Sink = Callable[[bytes], None]
 
 
+class Body(Protocol):
+    """A request's body that is still coming."""
+
+    async def piece(self) -> bytes:
+        """The next bytes, empty at the end; a cancelled call loses none. Raises `Refusal`."""
+
+
+class Upload:
+    """A body that is sent on as it comes: ``length`` bytes, or chunked where nobody knows how many."""
+
+    def __init__(self, body: Body, length: int | None) -> None:
+        self._body = body
+        self.length = length
+        self._kept: list[bytes] | None = []
+        self._size = 0
+        self._again: deque[bytes] = deque()
+
+    async def piece(self) -> bytes:
+        if self._again:
+            return self._again.popleft()
+        piece = await self._body.piece()
+        if self._kept is not None:
+            self._size += len(piece)
+            self._kept.append(piece)
+            if self._size > KEPT:
+                self._kept = None
+        return piece
+
+    def rewind(self) -> bool:
+        """Begin again, for another connection; False when too much of it is gone."""
+        if self._kept is None:
+            return False
+        self._again = deque(self._kept)
+        return True
+
+
 class ModelAnswer:
-    """One answer of the model server: its head now, its body through `read` or `relay`."""
+    """One answer of the model server: its head now, its body through `read` or `attach`."""
 
     __slots__ = ("_buffer", "_buffered", "_connection", "_error", "_sink", "_waiter", "chunked", "ended", "headers",
                  "length", "reason", "status")  # fmt: skip
 
-    def __init__(self, connection: "_Connection", status: int, reason: bytes, headers: list[Header]) -> None:
+    def __init__(self, connection: "Connection", status: int, reason: bytes, headers: list[Header]) -> None:
         self._connection = connection
         self.status = status
         self.reason = reason
@@ -81,6 +111,8 @@ class ModelAnswer:
 
     async def read(self) -> bytes:
         """The whole body. Raises `AnswerBroken` when it does not arrive whole."""
+        if self.ended and self._error is None:  # the usual case: it came with the head
+            return b"".join(self._buffer)
         parts: list[bytes] = []
         self.attach(parts.append)
         while not self.ended:
@@ -127,16 +159,22 @@ class ModelAnswer:
         if not self.ended:
             self._connection.abort()
 
+    # After 101, when the connection is no longer HTTP...
 
-class _Connection(asyncio.Protocol):
+    def write(self, data: bytes, on_room: Callable[[], None]) -> bool:
+        """Send ``data`` to the model server. False: that is enough for now, until ``on_room`` is called."""
+        return self.ended or self._connection.write(data, on_room)
+
+
+class Connection(asyncio.Protocol):
     """One connection: a request at a time, and the parser of its answers."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        released: Callable[["_Connection"], None],
-        lost: Callable[["_Connection"], None],
+        released: Callable[["Connection"], None],
+        lost: Callable[["Connection"], None],
     ) -> None:
         # Lives as long as the connection.
         self.loop = loop
@@ -145,36 +183,139 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.closed = False
+        self._reading_paused = False
+        self._full = False
+        self._on_room: Callable[[], None] | None = None
+        # Lives as long as a request.
         self.heard = False
         """Whether a byte has come since the last request went out."""
-        self._paused = False
-        # Lives as long as a request.
         self._head: asyncio.Future[ModelAnswer] | None = None
         self._answer: ModelAnswer | None = None
         self._reason = b""
         self._headers: list[Header] = []
         self._skip = False
         self._is_head = False
+        self._may_switch = False
+        self._switched = False
+        self._sender: asyncio.Task[None] | None = None
+        self._client_sends = False
+        self._clocks = Clocks()
+        self._asked = 0.0
+        self._moved = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     # Asking...
 
-    async def ask(self, head: bytes, body: bytes, *, is_head: bool = False) -> ModelAnswer:
-        """Send a request and return its answer once the head is here. Raises `AnswerBroken` if none comes."""
+    async def ask(
+        self,
+        head: bytes,
+        body: bytes | Upload,
+        *,
+        clocks: Clocks,
+        is_head: bool = False,
+        may_switch: bool = False,
+    ) -> ModelAnswer:
+        """Send a request and return its answer once the head is here.
+
+        Raises `AnswerBroken` if none comes, `AnswerTimeout` if a clock runs out, the `Refusal` of an upload that failed.
+        """
         assert self._transport is not None
         assert self._head is None
         self._is_head = is_head
+        self._may_switch = may_switch
         self.heard = False
         self._head = self.loop.create_future()
-        if len(body) > MAX_BUFFERED:
+        self._clocks = clocks
+        self._asked = self._moved = self.loop.time()
+        if isinstance(body, Upload):
+            self._client_sends = True
+            self._transport.write(head)
+            self._sender = self.loop.create_task(self._send(body))
+        elif len(body) > MAX_BUFFERED:
             self._transport.write(head)
             self._transport.write(body)
         else:
             self._transport.write(head + body)
+        self._watch()
         try:
             return await self._head
         except asyncio.CancelledError:
             self.abort()
             raise
+
+    async def _send(self, upload: Upload) -> None:
+        """Pass an upload on, as fast as both sides are."""
+        try:
+            while piece := await self._wait_for(upload.piece()):
+                self._write_piece(piece, chunked=upload.length is None)
+                self._moved = self.loop.time()
+                while self._full:
+                    await self._room()
+            if upload.length is None:
+                self._write_piece(b"", chunked=True)
+        except Refusal as refusal:
+            self._fail(refusal)
+            return
+        self._client_sends = False
+        self._moved = self.loop.time()
+
+    async def _wait_for(self, piece: Awaitable[bytes]) -> bytes:
+        self._client_sends = True
+        found = await piece
+        self._client_sends = False
+        return found
+
+    def _write_piece(self, piece: bytes, *, chunked: bool) -> None:
+        assert self._transport is not None
+        if chunked:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        else:
+            self._transport.write(piece)
+
+    async def _room(self) -> None:
+        room = asyncio.Event()
+        self._on_room = room.set
+        await room.wait()
+
+    def write(self, data: bytes, on_room: Callable[[], None]) -> bool:
+        """Send bytes of another protocol; False: call again only after ``on_room``."""
+        if self._transport is not None and not self.closed:
+            self._transport.write(data)
+        self._on_room = on_room
+        return not self._full
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._on_room is not None:
+            self._on_room()
+
+    # The clocks: one timer a request, set again as long as something moves...
+
+    def _watch(self, deadline: float = inf) -> None:
+        when = min(deadline, self.loop.time() + self._clocks.shortest)
+        if when < inf:
+            self._timer = self.loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        deadline, why = self._clocks.soonest(
+            asked=self._asked,
+            since=self._moved,
+            answering=self._answer is not None,
+            models_turn=not (self._client_sends or self._reading_paused or self._switched),
+        )
+        if deadline <= self.loop.time():
+            self._fail(AnswerTimeout(f"the model server {why}"))
+        else:
+            self._watch(deadline)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # What the transport says...
 
@@ -183,17 +324,33 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = True
+        self._moved = self.loop.time()
+        if self._switched:
+            self._feed_switched(data)
+            return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail("the model server's answer is not HTTP")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switch(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._fail(AnswerBroken("the model server's answer is not HTTP"))
+
+    def _switch(self, rest: bytes) -> None:
+        if self._switched:
+            self._feed_switched(rest)
+        else:
+            self._fail(AnswerBroken("the model server switched protocols, which nobody asked for"))
+
+    def _feed_switched(self, data: bytes) -> None:
+        if self._answer is not None and data:
+            self._answer.feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if self._answer is not None and self._ends_with_connection(self._answer) and exc is None:
-            self.on_message_complete()
+            self._finish(self._answer)
         else:
-            self._fail("the model server closed the connection")
+            self._fail(AnswerBroken("the model server closed the connection"))
         self._lost(self)
 
     @staticmethod
@@ -213,7 +370,9 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         reason, headers = self._reason, self._headers
         self._reason, self._headers = b"", []
-        if status < HTTPStatus.OK:  # informational: the real answer follows
+        if status == HTTPStatus.SWITCHING_PROTOCOLS and self._may_switch:
+            self._switched = True
+        elif status < HTTPStatus.OK:  # informational: the real answer follows
             self._skip = True
             return
         if self._head is None or self._head.done():
@@ -222,7 +381,7 @@ class _Connection(asyncio.Protocol):
         self._answer = ModelAnswer(self, status, reason, headers)
         self._head.set_result(self._answer)
         if self._is_head:
-            self.on_message_complete()
+            self._finish(self._answer)
             self.abort()
 
     def on_body(self, body: bytes) -> None:
@@ -232,148 +391,59 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._skip:
             self._skip = False
-            return
-        answer = self._answer
-        if answer is None or answer.ended:
-            return
-        self._answer = None
-        self._head = None
+        elif self._answer is not None and not self._switched:
+            self._finish(self._answer)
+
+    # Ending...
+
+    def _finish(self, answer: ModelAnswer) -> None:
+        """The answer is whole: the connection is free for the next request, if both sides have said all."""
+        stays = self._parser.should_keep_alive() and self._all_sent() and not self._switched
+        self._end()
         answer.end()
-        if not self.closed and not (self._parser.should_keep_alive() and self._all_sent()):
+        if not self.closed and not stays:
             self.abort()
         self.resume()
         self._released(self)
 
     def _all_sent(self) -> bool:
         """Not so when the answer came before the request had gone out whole: what follows would be read as its rest."""
-        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+        sending = self._sender is not None and not self._sender.done()
+        return not sending and self._transport is not None and self._transport.get_write_buffer_size() == 0
 
-    # Ending...
+    def _end(self) -> None:
+        """Nothing is left of the request that was under way."""
+        self._answer = None
+        self._head = None
+        self._unwatch()
+        if self._sender is not None:
+            self._sender.cancel()
+            self._sender = None
+        self._client_sends = False
+        self._on_room = None
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, error: AnswerBroken | Refusal) -> None:
         self.abort()
         head, answer = self._head, self._answer
-        self._head = self._answer = None
+        self._end()
         if answer is not None and not answer.ended:
-            answer.end(AnswerBroken(why))
+            answer.end(error if isinstance(error, AnswerBroken) else AnswerBroken(str(error)))
         elif head is not None and not head.done():
-            head.set_exception(AnswerBroken(why))
+            head.set_exception(error)
 
     def abort(self) -> None:
         self.closed = True
+        self._unwatch()
         if self._transport is not None:
             self._transport.abort()
 
     def pause(self) -> None:
-        if not self._paused and self._transport is not None and not self.closed:
-            self._paused = True
+        if not self._reading_paused and self._transport is not None and not self.closed:
+            self._reading_paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused and self._transport is not None and not self.closed:
-            self._paused = False
+        if self._reading_paused and self._transport is not None and not self.closed:
+            self._reading_paused = False
+            self._moved = self.loop.time()
             self._transport.resume_reading()
-
-
-class ModelServer:
-    """The model server at ``url`` (http or https), asked over as many connections as there are requests.
-
-    Raises ValueError when ``url`` is no URL.
-    """
-
-    def __init__(self, url: str, *, connect_timeout: float = CONNECT_TIMEOUT) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"model server URL {url!r}: must start with http:// or https:// and name a host")
-        self.url = url.rstrip("/")
-        self._host = parts.hostname
-        self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
-        self._port = parts.port or (443 if self._ssl else 80)
-        self._prefix = parts.path.rstrip("/")
-        self._host_header = parts.netloc.rpartition("@")[2].encode()
-        self._connect_timeout = connect_timeout
-        self._idle: deque[_Connection] = deque()
-        self._open: set[_Connection] = set()
-
-    async def ask(self, method: str, path: str, headers: list[Header], body: bytes = b"") -> ModelAnswer:
-        """Send a request; the answer's head is here when this returns.
-
-        A pooled connection that turns out to have been closed is tried once more on a fresh one: if it ends at once and
-        without a byte. One that ends later may have been worked on, and is not asked twice.
-        Raises `ModelUnreachable` when no connection can be made or it breaks before an answer, `ModelTimeout` when
-        connecting takes too long.
-        """
-        head = self._head(method, path, headers, body)
-        connection = self._pooled()
-        if connection is not None:
-            asked = time.monotonic()
-            try:
-                return await connection.ask(head, body, is_head=method == "HEAD")
-            except AnswerBroken as error:
-                if connection.heard or time.monotonic() - asked > STALE_WITHIN:
-                    raise ModelUnreachable(f"{error} before it answered") from error
-        connection = await self._connect()
-        try:
-            return await connection.ask(head, body, is_head=method == "HEAD")
-        except AnswerBroken as error:
-            raise ModelUnreachable(f"{error} before it answered") from error
-
-    def _head(self, method: str, path: str, headers: list[Header], body: bytes) -> bytes:
-        lines = [
-            b"%b %b%b HTTP/1.1\r\nHost: %b\r\n"
-            % (method.encode(), self._prefix.encode(), path.encode(), self._host_header)
-        ]
-        lines += [b"%b: %b\r\n" % header for header in headers]
-        if body or method in {"POST", "PUT", "PATCH"}:
-            lines.append(b"Content-Length: %d\r\n" % len(body))
-        lines.append(b"\r\n")
-        return b"".join(lines)
-
-    def _pooled(self) -> _Connection | None:
-        while self._idle:
-            connection = self._idle.pop()  # the newest is the least likely to have been closed
-            if not connection.closed:
-                return connection
-        return None
-
-    async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(loop, released=self._released, lost=self._lost),
-                    self._host,
-                    self._port,
-                    ssl=self._ssl,
-                )
-        except TimeoutError as error:
-            raise ModelTimeout(
-                f"the model server did not accept a connection in {self._connect_timeout:g} s"
-            ) from error
-        except OSError as error:
-            raise ModelUnreachable(
-                f"no connection to the model server at {self._host}:{self._port}: {_cause(error)}"
-            ) from error
-        self._open.add(connection)
-        return connection
-
-    def _released(self, connection: _Connection) -> None:
-        if connection.closed or len(self._idle) >= MAX_IDLE_CONNECTIONS:
-            connection.abort()
-        else:
-            self._idle.append(connection)
-
-    def _lost(self, connection: _Connection) -> None:
-        self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def close(self) -> None:
-        """Cut every connection: requests under way are cancelled at the model server."""
-        for connection in tuple(self._open):
-            connection.abort()
-        self._idle.clear()
-
-
-def _cause(error: OSError) -> str:
-    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -8,8 +8,8 @@ from typing import Final
 from pyworker.core.benchmark import Run, Sample
 from pyworker.core.errors import AnswerBroken, Refusal
 from pyworker.handler import JSON_TYPE, Handler, Work
-from pyworker.model.connection import ModelServer
 from pyworker.model.form import encode_form
+from pyworker.model.pool import ModelServer
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ class Measure:
         assert self._model is not None
         content_type, body = (JSON_TYPE, work.body) if work.form is None else await encode_form(work.form)
         path = self._handler.model_path
-        answer = await self._model.ask("POST", path, [(b"Content-Type", content_type.encode())], body)
+        answer = await self._model.ask(
+            "POST", path, [(b"Content-Type", content_type.encode())], body, clocks=self._handler.clocks
+        )
         try:
             content = await answer.read()
         finally:

@@ -17,8 +17,8 @@ from pyworker.core.errors import AnswerBroken, Refusal
 from pyworker.core.lifecycle import Event, Lifecycle, State
 from pyworker.core.log_lines import LogEvent, Mark
 from pyworker.handler import Benchmark
-from pyworker.model.connection import ModelServer
 from pyworker.model.measure import Measure
+from pyworker.model.pool import ModelServer
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,42 @@
 """The public port: routes, refusals as JSON, TLS. It is open from the first second."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
 import math
+import resource
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from pyworker.core.errors import AnswerBroken, NoSuchRoute, Refusal, WrongMethod
 from pyworker.handler import Handler
 from pyworker.server.ports import PortTaken, holder
 from pyworker.server.proxy import Proxy
 from pyworker.server.relay import Relayed
+from pyworker.server.routes import Routes
 
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE: Final = 75.0
 """Seconds an idle client connection stays open, as nginx has it."""
 
+HEAD_TIMEOUT: Final = 30.0
+"""Seconds until the first request's head must be here; a later one's has `KEEP_ALIVE` from the end of the last request."""
+
+MOST_CONNECTIONS: Final = 10_000
+SPARE_FILES: Final = 200
+"""Open files left for all that is no client: logs, the journal, the engine, the model server's idle connections."""
+
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class App:
@@ -33,7 +46,7 @@ class App:
         self, proxy: Proxy, handlers: Sequence[Handler], extra: Mapping[tuple[str, str], Serve] | None = None
     ) -> None:
         self._proxy = proxy
-        self._handlers = {handler.route: handler for handler in handlers}
+        self._routes = Routes(handlers)
         self._extra = dict(extra or {})
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -54,27 +67,22 @@ class App:
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
-        if "%" in path or not path.startswith("/"):
-            path = request.path
-        handler = self._handlers.get(path)
+        if not path.startswith("/"):  # the absolute form, as a client sends it that takes us for a proxy
+            path = request.rel_url.raw_path
+        handler, model_path = self._routes.find(path)
         if handler is not None:
-            if request.method != "POST":
-                raise WrongMethod(f"{request.method} {path}: use POST", headers={"Allow": "POST"})
-            _let_continue(request)
-            return await self._proxy.serve(request, handler)
+            if request.method not in handler.methods:
+                allowed = ", ".join(sorted(handler.methods))
+                raise WrongMethod(
+                    f"{request.method} {handler.route}: use {allowed}", headers={"Allow": allowed}
+                )
+            return await self._proxy.serve(request, handler, model_path)
         extra = self._extra.get((request.method, path))
         if extra is None:
             raise NoSuchRoute(
-                f"no such route: {path[:200]}; this worker serves {', '.join(sorted(self._handlers))}"
+                f"no such route: {path[:200]}; this worker serves {', '.join(self._routes.names)}"
             )
-        _let_continue(request)
         return await extra(request)
-
-
-def _let_continue(request: web.BaseRequest) -> None:
-    """A client that asked first (``Expect: 100-continue``) may send its body."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def refused(refusal: Refusal) -> web.Response:
@@ -96,7 +104,59 @@ def refused(refusal: Refusal) -> web.Response:
 class _Connection(web.RequestHandler):
     """A client's connection. What is no HTTP is answered in JSON and leaves no trace: anyone can send it, any number."""
 
-    __slots__ = ()
+    __slots__ = ("_full", "_in_head")
+
+    def __init__(self, manager: "_Server", *, full: bool, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._full = full
+        self._in_head = False
+        """Part of a head has come, and its rest has not."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._full:
+            self._say_and_close(
+                503, "too many connections: ask the engine for another worker", b"Retry-After: 1\r\n"
+            )
+        elif (
+            self._keepalive_handle is not None
+        ):  # aiohttp gives the first head as long as a pause between requests
+            self._keepalive_handle.cancel()
+            self._next_keepalive_close_time = self._loop.time() + HEAD_TIMEOUT
+            self._keepalive_handle = self._loop.call_later(HEAD_TIMEOUT, self._process_keepalive)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiter = self._waiter
+        self._in_head = waiter is not None and not waiter.done()
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            self._break_bodies()
+
+    def _break_bodies(self) -> None:
+        """What came is no HTTP: bodies that wait for their rest will not get it."""
+        bodies = [payload for _, payload in self._messages]
+        if self._current_request is not None:
+            bodies.append(self._current_request.content)
+        for body in bodies:
+            if not body.is_eof():
+                body.set_exception(web.RequestPayloadError("not HTTP"))
+
+    def _process_keepalive(self) -> None:
+        """No request has come in time: one that had begun is told so."""
+        if self._in_head and self._loop.time() >= self._next_keepalive_close_time:
+            self._say_and_close(408, "the request's head did not come in time")
+        else:
+            super()._process_keepalive()
+
+    def _say_and_close(self, status: int, error: str, headers: bytes = b"") -> None:
+        if self.transport is not None:
+            body = json.dumps({"error": error}).encode()
+            head = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+            head += b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n" % len(
+                body
+            )
+            self.transport.write(head + headers + b"\r\n" + body)
+        self.force_close()
 
     def handle_error(
         self,
@@ -115,21 +175,25 @@ class _Connection(web.RequestHandler):
 
 
 class _Server(web.Server):
-    """aiohttp's server, with our connections."""
+    """aiohttp's server, with our connections, at most ``most`` of them."""
+
+    def __init__(self, handler: _Answer, *, most: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._most = most
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        full = len(self.connections) >= self._most
+        return _Connection(self, full=full, loop=self._loop, **self._kwargs)
 
 
 class Listener:
-    """One listening port and the server behind it."""
+    """One listening port and the server behind it, for at most ``max_connections`` at once."""
 
-    def __init__(
-        self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, max_body_size: int
-    ) -> None:
+    def __init__(self, answer: _Answer, *, max_body_size: int, max_connections: int = 256) -> None:
         self._max_body_size = max_body_size
         self._server = _Server(
             answer,
+            most=max_connections,
             request_factory=self._request,
             handler_cancellation=True,
             access_log=None,
@@ -166,6 +230,20 @@ class Listener:
     async def close(self) -> None:
         """Cut what is left."""
         await self._runner.cleanup()
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may; returns how many connections of clients that is good for.
+
+    Each takes two: its own, and one to the model server.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # some systems say no limit and mean another
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    usable = (soft - SPARE_FILES) // 2 if soft != resource.RLIM_INFINITY else MOST_CONNECTIONS
+    return max(1, min(usable, MOST_CONNECTIONS))
 
 
 def tls_context(cert: Path, key: Path) -> ssl.SSLContext:

@@ -7,19 +7,24 @@ move a figure. From then on a request ends exactly once in the ledger, whatever 
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, cast
+from urllib.parse import unquote_plus
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 
 from pyworker.core.admission import Lane, Ticket
 from pyworker.core.errors import (
     AnswerBroken,
+    BadBody,
     HandlerFailed,
     InvalidRequest,
     InvalidSession,
+    ModelTimeout,
     NotReady,
     QueueFull,
+    Refusal,
     TooLarge,
     TooSlow,
     UnsupportedBody,
@@ -31,22 +36,38 @@ from pyworker.core.signature import Verifier
 from pyworker.core.wire import GRANT_HEADER, SESSION_HEADER, Envelope, parse_envelope, parse_grant_header
 from pyworker.handler import JSON_TYPE, Handler, Work
 from pyworker.model.client import HookClient
-from pyworker.model.connection import Header, ModelServer
+from pyworker.model.connection import Header, Upload
 from pyworker.model.form import encode_form
-from pyworker.server.relay import relay
+from pyworker.model.pool import ModelServer
+from pyworker.server.body import ClientBody
+from pyworker.server.lanes import Lanes
+from pyworker.server.relay import end_to_end, relay
 
 log = logging.getLogger(__name__)
-
-BODY_PAUSE: Final = 30.0
-"""Seconds a client may take between two pieces of its body."""
-
-BODY_RATE: Final = 1024
-"""Bytes a second that a body must come at, on the whole."""
 
 RETRY_NOT_READY: Final = 5.0
 RETRY_DRAINING: Final = 1.0
 PASSED_ON: Final = ("Accept", "Accept-Encoding", "X-Request-Id", "traceparent")
-"""Headers of the client that the model server gets (protocol.md section 1); nothing else of its head goes on."""
+"""Headers that go on from a client with its grant in the envelope (protocol.md section 1), and nothing else of its head."""
+
+_KEPT_BACK: Final = frozenset({
+    b"authorization", b"cookie", b"x-auth-data", b"x-session-id", b"host", b"content-length", b"expect",
+})  # fmt: skip
+"""End-to-end headers that do not go on from a client with its grant in a header."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A request that may be worked on: what, for which handler, and the index the engine knows it by."""
+
+    handler: Handler
+    work: Work
+    index: int
+    session: Session | None
+    path: str
+    """What the model server is asked for."""
+    by_header: bool
+    """The grant came in a header: the rest of the request is meant for the model server as it is."""
 
 
 class Proxy:
@@ -62,6 +83,7 @@ class Proxy:
         model: ModelServer | None,
         max_body_size: int,
         sessions: Sessions,
+        lanes: Lanes,
     ) -> None:
         self._verifier = verifier
         self.signed = not unsecured
@@ -72,8 +94,7 @@ class Proxy:
         self._max_body_size = max_body_size
         self._sessions = sessions
         self._inside: dict[Session, set[asyncio.Task[Any]]] = {}
-        self.serial = Lane(1)
-        self.parallel = Lane(None)
+        self.lanes = lanes
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
         self._cutting = False
         self._emptied = asyncio.Event()
@@ -92,24 +113,39 @@ class Proxy:
         if self._hooks is not None:
             await self._hooks.close()
 
-    async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def serve(self, request: web.Request, handler: Handler, path: str) -> web.StreamResponse:
         """Answer ``request``. Raises `Refusal` for what is turned away, `AnswerBroken` after a broken answer."""
-        envelope = await self.read(request)
+        header = request.headers.get(GRANT_HEADER)
+        if header is None:
+            envelope = await self._envelope(request)
+        else:
+            envelope = self._granted(request, header)
         session = self._session_of(envelope)
-        work, index = await self._admissible(envelope, handler, session)
-        return await self._work(request, handler, work, index=index, session=session)
+        if header is None:
+            job = await self._admissible(envelope, handler, session, path)
+        else:
+            job = await self._admissible_by_header(request, envelope, handler, session, path)
+        return await self._work(request, job)
 
     # Reading and verifying: nothing is counted yet...
 
     async def read(self, request: web.Request) -> Envelope:
-        """The envelope of a request whose signature holds. Raises `Refusal`."""
+        """The envelope of a request whose signature holds, with its payload. Raises `Refusal`."""
         header = request.headers.get(GRANT_HEADER)
-        if header is not None:
-            envelope = parse_grant_header(header, request.headers.get(SESSION_HEADER), signed=self.signed)
-            self._verify(envelope)
-            envelope.payload = await self.body(request)
-            return envelope
+        if header is None:
+            return await self._envelope(request)
+        envelope = self._granted(request, header)
+        envelope.payload = await self.body(request)
+        return envelope
+
+    async def _envelope(self, request: web.Request) -> Envelope:
         envelope = parse_envelope(await self.body(request), signed=self.signed)
+        self._verify(envelope)
+        return envelope
+
+    def _granted(self, request: web.Request, header: str) -> Envelope:
+        """The envelope of a request with its grant in a header: the body has not been looked at."""
+        envelope = parse_grant_header(header, request.headers.get(SESSION_HEADER), signed=self.signed)
         self._verify(envelope)
         return envelope
 
@@ -124,34 +160,7 @@ class Proxy:
         """The whole body, within the limits of size and time. Raises `Refusal`."""
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedBody("a compressed body is not supported: send it without Content-Encoding")
-        if (request.content_length or 0) > self._max_body_size:
-            raise self._too_large()
-        if not request.content.is_eof():
-            return await self._piece_by_piece(request.content)
-        body = request.content.read_nowait()  # the usual case: the whole body came with the head
-        if len(body) > self._max_body_size:
-            raise self._too_large()
-        return body
-
-    async def _piece_by_piece(self, content: StreamReader) -> bytes:
-        pieces: list[bytes] = []
-        size, began = 0, time.monotonic()
-        while not content.at_eof():
-            try:
-                async with asyncio.timeout(BODY_PAUSE):
-                    piece = await content.readany()
-            except TimeoutError as error:
-                raise TooSlow(f"no byte of the body for {BODY_PAUSE:g} s") from error
-            pieces.append(piece)
-            size += len(piece)
-            if size > self._max_body_size:
-                raise self._too_large()
-            if time.monotonic() - began > BODY_PAUSE + size / BODY_RATE:
-                raise TooSlow(f"the body comes at less than {BODY_RATE} bytes a second")
-        return b"".join(pieces)
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"the body is over the limit of {self._max_body_size} bytes")
+        return await ClientBody(request, self._max_body_size).whole()
 
     # Checking and pricing: whatever is refused from here on is told to the engine...
 
@@ -167,17 +176,13 @@ class Proxy:
             raise
 
     async def _admissible(
-        self, envelope: Envelope, handler: Handler, session: Session | None
-    ) -> tuple[Work, int]:
-        """The priced request and the index the engine knows it by."""
+        self, envelope: Envelope, handler: Handler, session: Session | None, path: str
+    ) -> _Job:
         load, index = envelope.cost(), envelope.request_idx()
         try:
             index = envelope.grant(signed=self.signed).request_idx
             assert envelope.payload is not None
-            if handler.slow:
-                work = await asyncio.to_thread(handler.prepare, envelope.payload)
-            else:
-                work = handler.prepare(envelope.payload)
+            work = await self._priced(handler, envelope.payload)
             load = work.load
             self.require_ready()
         except HandlerFailed:
@@ -186,7 +191,35 @@ class Proxy:
         except (InvalidRequest, NotReady):
             self._reject(index, handler, load, session)
             raise
-        return work, index
+        return _Job(handler, work, index, session, path, by_header=False)
+
+    async def _admissible_by_header(
+        self, request: web.Request, envelope: Envelope, handler: Handler, session: Session | None, path: str
+    ) -> _Job:
+        """The same where the body is still to come: it is read here only if a function of the author's wants to see it."""
+        load, index = envelope.cost(), envelope.request_idx()
+        try:
+            index = envelope.grant(signed=self.signed).request_idx
+            content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            if not request.body_exists or handler.passes(content_type):
+                work = handler.unread(load)
+            else:
+                work = await self._priced(handler, await self.body(request))
+            load = work.load
+            self.require_ready()
+        except HandlerFailed:
+            self._failed_at_the_door(index, handler, session)
+            raise
+        except Refusal:
+            self._reject(index, handler, load, session)
+            raise
+        return _Job(handler, work, index, session, path, by_header=True)
+
+    @staticmethod
+    async def _priced(handler: Handler, payload: bytes) -> Work:
+        if handler.slow:
+            return await asyncio.to_thread(handler.prepare, payload)
+        return handler.prepare(payload)
 
     def _failed_at_the_door(self, index: int | None, handler: Handler, session: Session | None) -> None:
         """The author's code raised before there was a price: it ends as an error of no load."""
@@ -210,25 +243,26 @@ class Proxy:
 
     # Queueing and working: what is taken here is given back here...
 
-    async def _work(
-        self, request: web.Request, handler: Handler, work: Work, *, index: int, session: Session | None
-    ) -> web.StreamResponse:
+    async def _work(self, request: web.Request, job: _Job) -> web.StreamResponse:
         """Take a place in the handler's lane and in the ledger, until the request has ended one way or another."""
+        session = job.session
         if session is not None and session.closing:  # it ended while a slow hook was pricing this request
             raise InvalidSession
-        lane = self.parallel if handler.parallel else self.serial
-        ticket = self._ticket(lane, handler, work, index, session)
+        lane = self.lanes.of(job.handler)
+        ticket = self._ticket(lane, job)
         inside = session.entry if session is not None else None
-        entry = self._ledger.enter(index, work.load, time.monotonic(), route=handler.route, session=inside)
+        entry = self._ledger.enter(
+            job.index, job.work.load, time.monotonic(), route=job.handler.route, session=inside
+        )
         self._note(session)
         outcome = Outcome.FAILED
         try:
             if not ticket.running:
-                await self._turn(ticket, handler.max_queue_time)
+                await self._turn(ticket, job.handler.max_queue_time)
             self._ledger.start(entry, time.monotonic())
-            response = await self._forward(request, handler, work, entry)
+            response = await self._forward(request, job, entry)
             outcome = entry.outcome or Outcome.SERVED
-        except QueueFull:
+        except (QueueFull, TooLarge, TooSlow, BadBody):
             outcome = Outcome.REJECTED
             raise
         except asyncio.CancelledError:
@@ -241,18 +275,16 @@ class Proxy:
             self._emptied.set()
         return response
 
-    def _ticket(
-        self, lane: Lane, handler: Handler, work: Work, index: int, session: Session | None
-    ) -> Ticket:
+    def _ticket(self, lane: Lane, job: _Job) -> Ticket:
         try:
             return lane.enter(
-                work.load,
+                job.work.load,
                 perf=self._lifecycle.perf,
-                in_flight=self._ledger.load_in_flight,
-                max_wait=handler.max_queue_time,
+                in_flight=self._ledger.load_outside_sessions,
+                max_wait=job.handler.max_queue_time,
             )
         except QueueFull:
-            self._reject(index, handler, work.load, session)
+            self._reject(job.index, job.handler, job.work.load, job.session)
             raise
 
     def _note(self, session: Session | None) -> None:
@@ -296,20 +328,25 @@ class Proxy:
 
     # Forwarding...
 
-    async def _forward(
-        self, request: web.Request, handler: Handler, work: Work, entry: Entry
-    ) -> web.StreamResponse:
+    async def _forward(self, request: web.Request, job: _Job, entry: Entry) -> web.StreamResponse:
+        handler = job.handler
         if handler.call is not None:
-            return web.Response(body=await handler.answer(work.body), content_type=JSON_TYPE)
+            return await self._called(handler, job.work.body)
         assert self._model is not None
         assert self._hooks is not None
-        content_type, body = (JSON_TYPE, work.body) if work.form is None else await encode_form(work.form)
-        headers = _headers(request, content_type)
+        headers, body = await self._asked(request, job)
+        path = job.path + _query(request) if job.by_header else job.path
         if handler.respond is not None:
-            async with self._hooks.post(handler.model_path, headers, body) as response:
+            asking = self._hooks.ask(request.method, path, headers, body, clocks=handler.clocks)
+            async with asking as response:
                 entry.outcome = _outcome(response.status, handler)
                 return await self._hooked(request, handler, response)
-        answer = await self._model.ask("POST", handler.model_path, headers, body)
+        switches = job.by_header and _wants_switch(request)
+        if switches:
+            headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        answer = await self._model.ask(
+            request.method, path, headers, body, clocks=handler.clocks, may_switch=switches
+        )
         try:
             relayed = await relay(request, answer)
         finally:
@@ -317,7 +354,34 @@ class Proxy:
         entry.outcome = _outcome(answer.status, handler)
         return relayed
 
-    async def _hooked(self, request: web.Request, handler: Handler, response: object) -> web.StreamResponse:
+    async def _asked(self, request: web.Request, job: _Job) -> tuple[list[Header], bytes | Upload]:
+        """Headers and body for the model server."""
+        if job.work.unread:
+            body = ClientBody(request, self._max_body_size)
+            whole = await body.whole() if body.is_here else Upload(body, body.length)
+            return _own_headers(request), whole
+        content_type, encoded = (
+            (JSON_TYPE, job.work.body) if job.work.form is None else await encode_form(job.work.form)
+        )
+        typed = (b"Content-Type", content_type.encode("latin-1"))
+        if job.by_header:
+            own = [one for one in _own_headers(request) if one[0].lower() != b"content-type"]
+            return [typed, *own], encoded
+        return [typed, *_passed_on(request)], encoded
+
+    @staticmethod
+    async def _called(handler: Handler, body: bytes) -> web.Response:
+        limit = handler.clocks.total
+        try:
+            async with asyncio.timeout(limit):
+                return web.Response(body=await handler.answer(body), content_type=JSON_TYPE)
+        except TimeoutError as error:
+            raise ModelTimeout(
+                f"the remote_function of {handler.route} was not done within total_timeout={limit:g} s"
+            ) from error
+
+    @staticmethod
+    async def _hooked(request: web.Request, handler: Handler, response: object) -> web.StreamResponse:
         """The author's answer. It may be half sent when the author's code raises: then the connection is cut."""
         assert handler.respond is not None
         try:
@@ -326,6 +390,10 @@ class Proxy:
             log.exception("response_generator failed: route=%s", handler.route)
             if request.writer.output_size > 0:
                 raise AnswerBroken(f"the response_generator of {handler.route} raised") from error
+            if isinstance(error, TimeoutError):
+                raise ModelTimeout(
+                    f"the model server's answer to {handler.route} did not come within total_timeout={handler.clocks.total} s"
+                ) from error
             raise HandlerFailed(
                 f"the response_generator of {handler.route} raised {type(error).__name__}"
             ) from error
@@ -336,14 +404,29 @@ class Proxy:
         return made
 
 
-def _headers(request: web.Request, content_type: str) -> list[Header]:
-    headers = [(b"Content-Type", content_type.encode("latin-1"))]
-    for name in PASSED_ON:
-        headers += [
-            (name.encode(), value.encode("utf-8", "surrogateescape"))
-            for value in request.headers.getall(name, ())
-        ]
-    return headers
+def _passed_on(request: web.Request) -> list[Header]:
+    """What goes on of the head of a request with its grant in the envelope."""
+    return [
+        (name.encode(), value.encode("utf-8", "surrogateescape"))
+        for name in PASSED_ON
+        for value in request.headers.getall(name, ())
+    ]
+
+
+def _own_headers(request: web.Request) -> list[Header]:
+    """All end-to-end headers of a request with its grant in a header, but for what is the worker's business alone."""
+    return [header for header in end_to_end(list(request.raw_headers)) if header[0].lower() not in _KEPT_BACK]
+
+
+def _query(request: web.Request) -> str:
+    """The query, with its question mark, without the client's API key."""
+    pairs = request.raw_path.partition("?")[2].split("&")
+    kept = [pair for pair in pairs if pair and unquote_plus(pair.partition("=")[0]) != "api_key"]
+    return "?" + "&".join(kept) if kept else ""
+
+
+def _wants_switch(request: web.Request) -> bool:
+    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 def _outcome(status: int, handler: Handler) -> Outcome:

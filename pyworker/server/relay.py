@@ -5,11 +5,12 @@ come, each chunk written to the client's transport by the model connection itsel
 """
 
 import asyncio
-from typing import Final
+from http import HTTPStatus
+from typing import Any, Final, cast
 
 from aiohttp import web
 
-from pyworker.core.errors import AnswerBroken, ModelUnreachable
+from pyworker.core.errors import AnswerBroken, AnswerTimeout, ModelTimeout, ModelUnreachable
 from pyworker.model.connection import Header, ModelAnswer
 
 READ_WHOLE: Final = 64 * 1024
@@ -18,6 +19,9 @@ official client retries an answer that breaks off in mid-body at once and for ev
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes waiting for a slow client before the model server has to wait."""
+
+READ_PAUSE: Final = 300.0
+"""Seconds a client may go without reading while the model server waits for it: then it counts as gone."""
 
 _HOP_BY_HOP: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
@@ -46,9 +50,11 @@ class Relayed(web.StreamResponse):
 async def relay(request: web.BaseRequest, answer: ModelAnswer) -> Relayed:
     """Pass ``answer`` on to the client of ``request``.
 
-    Raises `ModelUnreachable` when it breaks before a byte went out, `AnswerBroken` when it breaks later: then the
-    client's connection has been cut, so that what it got cannot look complete.
+    Raises `ModelUnreachable` or `ModelTimeout` when it breaks before a byte went out, `AnswerBroken` when it breaks later:
+    then the client's connection has been cut, so that what it got cannot look complete.
     """
+    if answer.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        return await _both_ways(request, answer)
     if answer.length is not None and answer.length <= READ_WHOLE:
         return await _whole(request, answer)
     return await _as_it_comes(request, answer)
@@ -57,6 +63,8 @@ async def relay(request: web.BaseRequest, answer: ModelAnswer) -> Relayed:
 async def _whole(request: web.BaseRequest, answer: ModelAnswer) -> Relayed:
     try:
         body = await answer.read()
+    except AnswerTimeout as error:
+        raise ModelTimeout(f"{error} in the middle of its answer") from error
     except AnswerBroken as error:
         raise ModelUnreachable(f"{error} in the middle of its answer") from error
     keep_alive = bool(request.keep_alive)
@@ -77,19 +85,69 @@ async def _as_it_comes(request: web.BaseRequest, answer: ModelAnswer) -> Relayed
     answer.attach(pump.write)
     pump.flush_head()
     try:
-        while not answer.ended:
-            if pump.full:
-                await request.writer.drain()
-                pump.go_on()
-            else:
-                await answer.turn()
-        answer.check()
+        await _until_end(request, answer, pump)
     except AnswerBroken:
         _cut(transport, hard=not chunked and answer.length is None)
         raise
     if chunked:
         transport.write(b"0\r\n\r\n")
     return Relayed(answer.status, keep_alive=keep_alive)
+
+
+async def _both_ways(request: web.BaseRequest, answer: ModelAnswer) -> Relayed:
+    """The model server has switched protocols (WebSocket): bytes both ways until either side ends it."""
+    transport = _transport(request)
+    transport.write(_head(request, answer, keep_alive=True))
+    pump = _Pump(answer, transport, b"", chunked=False)
+    answer.attach(pump.write)
+    request.protocol.set_parser(cast("Any", _Upstream(request.protocol, answer)))
+    try:
+        await _until_end(request, answer, pump)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if not transport.is_closing() or task is None or task.uncancel():
+            raise
+        # the client has closed the connection: that is how a WebSocket ends
+    return Relayed(answer.status, keep_alive=False)
+
+
+class _Upstream:
+    """What aiohttp hands a client's bytes to after the switch: they go to the model server, as fast as it takes them."""
+
+    def __init__(self, protocol: web.RequestHandler, answer: ModelAnswer) -> None:
+        self._protocol = protocol
+        self._answer = answer
+        self._paused = False
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        if not self._answer.write(data, self._room) and not self._paused:
+            self._paused = True
+            self._protocol.pause_reading()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The client is gone; its request is being cancelled."""
+
+    def _room(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._protocol.resume_reading()
+
+
+async def _until_end(request: web.BaseRequest, answer: ModelAnswer, pump: "_Pump") -> None:
+    """Return when ``answer`` has gone out whole. Raises `AnswerBroken` when it did not come whole."""
+    while not answer.ended:
+        if not pump.full:
+            await answer.turn()
+            continue
+        try:
+            async with asyncio.timeout(READ_PAUSE):
+                await request.writer.drain()
+        except TimeoutError:
+            _transport(request).abort()
+            raise asyncio.CancelledError from None
+        pump.go_on()
+    answer.check()
 
 
 class _Pump:
@@ -148,7 +206,9 @@ def _head(request: web.BaseRequest, answer: ModelAnswer, *, keep_alive: bool, ch
             lines.append(b"%b: %b\r\n" % (name, value))
     if chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
-    if not keep_alive:
+    if answer.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    elif not keep_alive:
         lines.append(b"Connection: close\r\n")
     elif request.version < (1, 1):
         lines.append(b"Connection: keep-alive\r\n")

@@ -36,7 +36,7 @@ from pyworker.core.wire import (
     session_opened,
     session_told,
 )
-from pyworker.model.connection import ModelServer
+from pyworker.model.pool import ModelServer
 from pyworker.server.proxy import Proxy
 
 log = logging.getLogger(__name__)

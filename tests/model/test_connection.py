@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pyworker.core.clocks import Clocks
 from pyworker.core.errors import AnswerBroken, ModelTimeout, ModelUnreachable
-from pyworker.model.connection import MAX_BUFFERED, ModelAnswer, ModelServer
+from pyworker.model.connection import MAX_BUFFERED, ModelAnswer
+from pyworker.model.pool import ModelServer
 from tests.scripted import Conversation, Script, Scripted, scripted
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -230,7 +232,9 @@ async def test_a_connection_that_is_not_accepted_is_a_504() -> None:
             filler.connect_ex(listener.getsockname())
 
         with pytest.raises(ModelTimeout, match="did not accept a connection in 0.05 s"):
-            await ask(ModelServer(f"http://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=0.05))
+            await ModelServer(f"http://127.0.0.1:{listener.getsockname()[1]}").ask(
+                "POST", "/", [], clocks=Clocks(connect=0.05)
+            )
 
 
 @pytest.mark.parametrize(
