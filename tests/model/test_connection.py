@@ -231,7 +231,7 @@ async def test_a_connection_that_is_not_accepted_is_a_504() -> None:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
 
-        with pytest.raises(ModelTimeout, match="did not accept a connection in 0.05 s"):
+        with pytest.raises(ModelTimeout, match="did not accept a connection within connect_timeout=0.05 s"):
             await ModelServer(f"http://127.0.0.1:{listener.getsockname()[1]}").ask(
                 "POST", "/", [], clocks=Clocks(connect=0.05)
             )
