@@ -27,7 +27,7 @@ SLOW: Final = 0.05
 """Seconds a synchronous function of an author's may hold up the event loop before it is moved to a thread."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """A request priced and ready for the model server: ``body``, form fields to send as multipart, or what is ``unread``."""
 
@@ -77,6 +77,7 @@ class Handler:
             self._take_over(config.handler_class())
         if config.benchmark_config is not None:
             self._carry(config.benchmark_config)
+        self._plain = self._payload_class is None and self._parser is None and self._calculator is None
 
     def _take_over(self, custom: Any) -> None:
         """Be what an object in the style of the official ``EndpointHandler`` says, found by its attributes alone."""
@@ -117,6 +118,13 @@ class Handler:
     # A client's request...
 
     @property
+    def needs_task(self) -> bool:
+        """Whether something of its author's may take its time."""
+        return (
+            self.slow or self._payload_class is not None or self.respond is not None or self.call is not None
+        )
+
+    @property
     def one_at_a_time(self) -> bool:
         """Whether its requests wait for each other, and for those of all handlers like it."""
         return not self.parallel and self.concurrency is None
@@ -145,6 +153,8 @@ class Handler:
 
         Raises `InvalidRequest` for a bad payload, `HandlerFailed` when the author's code raises.
         """
+        if self._plain:  # nothing of its author's runs
+            return Work(DEFAULT_WORKLOAD, _object(raw))
         began = time.perf_counter()
         try:
             return self._read(raw)
@@ -158,8 +168,7 @@ class Handler:
                 )
 
     def _read(self, raw: bytes) -> Work:
-        if not raw.lstrip(b" \t\r\n").startswith(b"{"):
-            raise InvalidRequest({"payload": "must be a JSON object"})
+        _object(raw)
         if self._payload_class is not None:
             return self._from_object(self._parse(self._payload_class.from_json_msg, decode_payload(raw)))
         if self._parser is None:
@@ -271,6 +280,13 @@ class Handler:
             raise HandlerFailed(
                 f"the remote_function of {self.route} raised {type(error).__name__}"
             ) from error
+
+
+def _object(raw: bytes) -> bytes:
+    """``raw``, if it is a JSON object. Raises `InvalidRequest`."""
+    if not raw.startswith(b"{") and not raw.lstrip(b" \t\r\n").startswith(b"{"):
+        raise InvalidRequest({"payload": "must be a JSON object"})
+    return raw
 
 
 def _is_json(content_type: str) -> bool:

@@ -35,7 +35,8 @@ from pyworker.model.measure import Measure
 from pyworker.model.pool import ModelServer
 from pyworker.model.startup import Startup
 from pyworker.server.app import App, Listener, Serve, raise_file_limit, tls_context
-from pyworker.server.lanes import Lanes
+from pyworker.server.door import Door
+from pyworker.server.places import Places
 from pyworker.server.ports import PortTaken
 from pyworker.server.proxy import Proxy
 from pyworker.server.sessions import SessionRoutes
@@ -151,21 +152,24 @@ class Running:
         self.reporting = ReporterThread(self.reporter, [self.watch.run])
         self.model = _model_server(config, handlers)
         self._sessions = Sessions(most=config.max_sessions, longest=settings.session_max_lifetime)
-        self.proxy = Proxy(
-            sessions=self._sessions,
+        self.door = Door(
             verifier=self.verifier,
             unsecured=settings.unsecured,
             lifecycle=self.lifecycle,
             ledger=self.ledger,
-            model=self.model,
+            sessions=self._sessions,
             max_body_size=settings.max_body_size,
-            lanes=Lanes(handlers, longest=settings.max_queue_length),
         )
+        self.places = Places(
+            handlers, longest=settings.max_queue_length, ledger=self.ledger, lifecycle=self.lifecycle
+        )
+        self.proxy = Proxy(door=self.door, places=self.places, lifecycle=self.lifecycle, model=self.model)
         self.health = _health(config, settings, handlers, self.model)
         self.startup = self._startup(config, handlers)
         self.tail = self._tail(config)
         self.sessions = SessionRoutes(
             sessions=self._sessions,
+            door=self.door,
             proxy=self.proxy,
             ledger=self.ledger,
             model=self.model,
@@ -173,8 +177,10 @@ class Running:
             client=session,
             unix_offset=unix_offset,
         )
+        app = App(self.proxy, handlers, self._routes())
         self.public = Listener(
-            App(self.proxy, handlers, self._routes()).answer,
+            app.answer,
+            take=app.take,
             max_body_size=settings.max_body_size,
             max_connections=settings.max_connections or raise_file_limit(),
         )
@@ -184,7 +190,7 @@ class Running:
             settings=settings,
             lifecycle=self.lifecycle,
             ledger=self.ledger,
-            proxy=self.proxy,
+            places=self.places,
             startup=self.startup,
             reporter=self.reporter,
             watch=self.watch,
@@ -336,7 +342,7 @@ class Running:
             "draining: in_flight=%d limit=%g s", len(self.ledger.in_flight), self._settings.drain_timeout
         )
         async with asyncio.TaskGroup() as group:
-            ends = {group.create_task(self.proxy.emptied()), group.create_task(_set(cut))}
+            ends = {group.create_task(self.places.emptied()), group.create_task(_set(cut))}
             await asyncio.wait(
                 ends, timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED
             )

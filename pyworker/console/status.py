@@ -12,7 +12,7 @@ from pyworker.handler import Handler
 from pyworker.loop_watch import LoopWatch
 from pyworker.model.log_tail import LogTail
 from pyworker.model.startup import Startup
-from pyworker.server.proxy import Proxy
+from pyworker.server.places import Places
 from pyworker.settings import Settings
 
 
@@ -23,7 +23,7 @@ class Parts:
     settings: Settings
     lifecycle: Lifecycle
     ledger: Ledger
-    proxy: Proxy
+    places: Places
     startup: Startup
     reporter: Reporter
     watch: LoopWatch
@@ -49,7 +49,7 @@ def status(parts: Parts) -> dict[str, Any]:
             for phase in life.history
         ],
         "requests": _requests(parts.ledger),
-        "lanes": parts.proxy.lanes.status(),
+        "lanes": parts.places.status(),
         "engine": {
             "addresses": list(parts.settings.report_addrs),
             "worker_status": _delivery(parts.reporter.statuses, now),

@@ -50,6 +50,11 @@ class Lane:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a request would run at once."""
+        return self.width is None or self._running < self.width
+
     def expected_wait(self, *, perf: float, in_flight: float) -> float:
         """Seconds a request entering now would wait, at ``perf`` load/s, with ``in_flight`` load in the whole worker."""
         ahead = in_flight if self.width is None else self._load
@@ -72,7 +77,7 @@ class Lane:
             raise QueueFull(f"{self._longest} requests wait already", retry_after=retry_after(wait))
         ticket = Ticket(load)
         self._load += load
-        if self.width is None or self._running < self.width:
+        if self.has_room:
             ticket.running = True
             self._running += 1
         else:

@@ -76,6 +76,10 @@ class Verifier:
         self._key = key
         self._verified.clear()
 
+    def remembers(self, url: str, signature: str) -> bool:
+        """Whether this pair has been checked and found good."""
+        return (url, signature) in self._verified
+
     def check(self, url: str, signature: str) -> None:
         """Return if the key vouches for ``url`` and it is ours; raises `BadSignature`."""
         if (url, signature) in self._verified:

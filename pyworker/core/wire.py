@@ -49,8 +49,7 @@ class _Envelope(msgspec.Struct):
     session_id: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What the engine allowed: one request (or more) of ``cost`` load on the worker at ``url``."""
 
     url: str
@@ -97,8 +96,23 @@ class Envelope:
         Raises `InvalidRequest` with one entry for each field that is missing or wrong.
         """
         auth = self._auth
-        wrong: dict[str, str] = {}
         cost = _number(auth.cost)
+        good = cost is not None and isinstance(auth.endpoint, str) and _is_index(auth.reqnum)
+        if not good or not _is_index(auth.request_idx) or self.payload is None or self.session_id is not None:
+            self._require(cost, signed=signed)
+        return Grant(
+            self.url,
+            self.signature,
+            cost or 0.0,
+            auth.endpoint if isinstance(auth.endpoint, str) else "",
+            auth.reqnum if _is_index(auth.reqnum) else 0,
+            auth.request_idx,
+        )
+
+    def _require(self, cost: float | None, *, signed: bool) -> None:
+        """Raises `InvalidRequest` unless all fields are good."""
+        auth = self._auth
+        wrong: dict[str, str] = {}
         if signed or auth.cost is not msgspec.UNSET:
             _note(wrong, "cost", auth.cost, cost is not None, "a number, 0 to 1e9")
         if signed or auth.endpoint is not msgspec.UNSET:
@@ -115,14 +129,6 @@ class Envelope:
             problems["session_id"] = "must be a string or null"
         if problems:
             raise InvalidRequest(problems)
-        return Grant(
-            url=self.url,
-            signature=self.signature,
-            cost=cost or 0.0,
-            endpoint=auth.endpoint if isinstance(auth.endpoint, str) else "",
-            reqnum=auth.reqnum if _is_index(auth.reqnum) else 0,
-            request_idx=auth.request_idx,
-        )
 
 
 _envelope_decoder = msgspec.json.Decoder(_Envelope)

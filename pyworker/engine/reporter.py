@@ -266,6 +266,8 @@ class Reporter:
             if not await self._post(DELETE_PATH, encode(body), self.ends, skip=NO_DELETES):
                 return False
             self._home.tell(partial(self._ledger.ends_taken, ends))
+            if len(ends) < ENDS_BATCH:  # what has ended meanwhile goes with the next round, not one by one
+                break
         return True
 
     async def _ends(self) -> tuple[Entry, ...]:

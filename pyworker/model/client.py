@@ -8,7 +8,8 @@ import aiohttp
 
 from pyworker.core.clocks import Clocks
 from pyworker.core.errors import ModelTimeout, ModelUnreachable, Refusal
-from pyworker.model.connection import Header, Upload
+from pyworker.core.heads import Header
+from pyworker.model.upload import Upload
 
 
 class HookClient:

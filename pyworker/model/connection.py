@@ -1,173 +1,60 @@
-"""One HTTP/1.1 connection to the model server, and its answers as they come.
+"""One HTTP/1.1 connection to the model server.
 
-An answer is pushed, not pulled: bytes go from the socket through the parser straight into the reader's function, so a
-streamed chunk wakes no task. `ModelAnswer.pause` and `resume` carry back-pressure.
+An answer is pushed, not pulled: bytes go from the socket straight into the request's `Reader`, so a streamed chunk wakes
+no task. A body is only looked at for its end.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from math import inf
 from typing import Final, Protocol, cast
 
-import httptools
-
+from pyworker.core.chunks import BadChunk, Chunks
 from pyworker.core.clocks import Clocks
 from pyworker.core.errors import AnswerBroken, AnswerTimeout, Refusal
+from pyworker.core.heads import BadHead, Head, may_become_head, read_head
+from pyworker.model.upload import Upload
 
-MAX_BUFFERED: Final = 256 * 1024
-"""Bytes of an answer held before anyone reads it; past it the model server waits."""
+STALE_WITHIN: Final = 0.1
+"""Seconds in which a pooled connection that the model server had closed shows that it is dead."""
 
-KEPT: Final = 256 * 1024
-"""Bytes of an upload kept, so that it can be sent again when a pooled connection turns out to be dead."""
+JOINED: Final = 256 * 1024
+"""A request's head and body travel together up to this size; above it joining them costs more than a second write."""
 
-Header = tuple[bytes, bytes]
-Sink = Callable[[bytes], None]
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of an answer's head; nginx has 4 to 8 KiB, aiohttp 8 KiB a line."""
 
-
-class Body(Protocol):
-    """A request's body that is still coming."""
-
-    async def piece(self) -> bytes:
-        """The next bytes, empty at the end; a cancelled call loses none. Raises `Refusal`."""
+NOT_HTTP: Final = "the model server's answer is not HTTP"
 
 
-class Upload:
-    """A body that is sent on as it comes: ``length`` bytes, or chunked where nobody knows how many."""
+class Reader(Protocol):
+    """Who an answer is for. First `answered`, then `received` for each piece, then `ended`; or `ended` alone."""
 
-    def __init__(self, body: Body, length: int | None) -> None:
-        self._body = body
-        self.length = length
-        self._kept: list[bytes] | None = []
-        self._size = 0
-        self._again: deque[bytes] = deque()
+    def answered(self, head: Head, *, bodiless: bool) -> bool:
+        """The head is here; ``bodiless``: and that is all. True: give me a chunked body as it is framed, without its end."""
 
-    async def piece(self) -> bytes:
-        if self._again:
-            return self._again.popleft()
-        piece = await self._body.piece()
-        if self._kept is not None:
-            self._size += len(piece)
-            self._kept.append(piece)
-            if self._size > KEPT:
-                self._kept = None
-        return piece
+    def received(self, data: bytes) -> None:
+        """Bytes of the body, or of the other protocol after 101. Empty once when none came with the head."""
 
-    def rewind(self) -> bool:
-        """Begin again, for another connection; False when too much of it is gone."""
-        if self._kept is None:
-            return False
-        self._again = deque(self._kept)
-        return True
+    def ended(self, error: AnswerBroken | Refusal | None) -> None:
+        """The answer is whole, or there was none or not all of it: ``error`` says why."""
 
 
-class ModelAnswer:
-    """One answer of the model server: its head now, its body through `read` or `attach`."""
+@dataclass(slots=True)
+class Asked:
+    """A request for the model server. ``may_switch``: an answer of 101 is welcome, the headers have asked for it."""
 
-    __slots__ = ("_buffer", "_buffered", "_connection", "_error", "_sink", "_waiter", "chunked", "ended", "headers",
-                 "length", "reason", "status")  # fmt: skip
-
-    def __init__(self, connection: "Connection", status: int, reason: bytes, headers: list[Header]) -> None:
-        self._connection = connection
-        self.status = status
-        self.reason = reason
-        self.headers = headers
-        self.length: int | None = None
-        """Its Content-Length; None when it is chunked or ends with the connection."""
-        self.chunked = False
-        for name, value in headers:
-            lower = name.lower()
-            if lower == b"content-length":
-                self.length = int(value)
-            elif lower == b"transfer-encoding":
-                self.chunked = b"chunked" in value.lower()
-        if self.chunked:
-            self.length = None
-        self._buffer: deque[bytes] = deque()
-        self._buffered = 0
-        self._sink: Sink | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: AnswerBroken | None = None
-        self.ended = False
-
-    # The connection's side...
-
-    def feed(self, chunk: bytes) -> None:
-        if self._sink is not None:
-            self._sink(chunk)
-            return
-        self._buffer.append(chunk)
-        self._buffered += len(chunk)
-        if self._buffered > MAX_BUFFERED:
-            self.pause()
-
-    def end(self, error: AnswerBroken | None = None) -> None:
-        self.ended = True
-        self._error = error
-        self.wake()
-
-    # The reader's side...
-
-    async def read(self) -> bytes:
-        """The whole body. Raises `AnswerBroken` when it does not arrive whole."""
-        if self.ended and self._error is None:  # the usual case: it came with the head
-            return b"".join(self._buffer)
-        parts: list[bytes] = []
-        self.attach(parts.append)
-        while not self.ended:
-            await self.turn()
-        self.check()
-        return b"".join(parts)
-
-    def attach(self, sink: Sink) -> None:
-        """Give every byte of the body, from the first, to ``sink``."""
-        self._sink = sink
-        self.resume()  # first: the sink may ask for a pause
-        while self._buffer:
-            sink(self._buffer.popleft())
-
-    async def turn(self) -> None:
-        """Wait until the answer ends or `wake` is called."""
-        if not self.ended:
-            self._waiter = self._connection.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def check(self) -> None:
-        """Raises `AnswerBroken` when the answer ended before its end."""
-        if self._error is not None:
-            raise self._error
-
-    def pause(self) -> None:
-        """Stop reading from the model server until `resume`."""
-        if not self.ended:  # else the connection may serve another request by now
-            self._connection.pause()
-
-    def resume(self) -> None:
-        if not self.ended:
-            self._connection.resume()
-
-    def close(self) -> None:
-        """Leave the answer. If it has not ended its connection is cut, so that the model server stops working on it."""
-        if not self.ended:
-            self._connection.abort()
-
-    # After 101, when the connection is no longer HTTP...
-
-    def write(self, data: bytes, on_room: Callable[[], None]) -> bool:
-        """Send ``data`` to the model server. False: that is enough for now, until ``on_room`` is called."""
-        return self.ended or self._connection.write(data, on_room)
+    head: bytes
+    body: bytes | Upload
+    clocks: Clocks
+    is_head: bool = False
+    may_switch: bool = False
 
 
 class Connection(asyncio.Protocol):
-    """One connection: a request at a time, and the parser of its answers."""
+    """One connection: a request at a time, and its answer."""
 
     def __init__(
         self,
@@ -181,74 +68,68 @@ class Connection(asyncio.Protocol):
         self._released = released
         self._lost = lost
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self.closed = False
+        self.used = False
+        """Whether it has served a request before the one that is under way."""
         self._reading_paused = False
         self._full = False
         self._on_room: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
         # Lives as long as a request.
+        self._reader: Reader | None = None
+        self._asked: Asked | None = None
+        self._asked_at = 0.0
+        self.moved_at = 0.0
+        """When the last byte went or came, in the loop's seconds."""
         self.heard = False
-        """Whether a byte has come since the last request went out."""
-        self._head: asyncio.Future[ModelAnswer] | None = None
-        self._answer: ModelAnswer | None = None
-        self._reason = b""
-        self._headers: list[Header] = []
-        self._skip = False
-        self._is_head = False
-        self._may_switch = False
-        self._switched = False
+        """Whether a byte has come since the request went out."""
         self._sender: asyncio.Task[None] | None = None
         self._client_sends = False
-        self._clocks = Clocks()
-        self._asked = 0.0
-        self._moved = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        # Lives as long as an answer.
+        self._begun = b""
+        """A head whose end has not come."""
+        self._head: Head | None = None
+        self._stays = False
+        self._framed = False
+        self._switched = False
+        self._left = 0
+        """Bytes still to come of a body whose length is known."""
+        self._chunks: Chunks | None = None
 
     # Asking...
 
-    async def ask(
-        self,
-        head: bytes,
-        body: bytes | Upload,
-        *,
-        clocks: Clocks,
-        is_head: bool = False,
-        may_switch: bool = False,
-    ) -> ModelAnswer:
-        """Send a request and return its answer once the head is here.
-
-        Raises `AnswerBroken` if none comes, `AnswerTimeout` if a clock runs out, the `Refusal` of an upload that failed.
-        """
+    def send(self, asked: Asked, reader: Reader) -> None:
+        """Send a request, whose answer is for ``reader``."""
         assert self._transport is not None
-        assert self._head is None
-        self._is_head = is_head
-        self._may_switch = may_switch
+        assert self._reader is None
+        self._asked = asked
+        self._reader = reader
         self.heard = False
-        self._head = self.loop.create_future()
-        self._clocks = clocks
-        self._asked = self._moved = self.loop.time()
+        self._asked_at = self.moved_at = self.loop.time()
+        body = asked.body
         if isinstance(body, Upload):
             self._client_sends = True
-            self._transport.write(head)
+            self._transport.write(asked.head)
             self._sender = self.loop.create_task(self._send(body))
-        elif len(body) > MAX_BUFFERED:
-            self._transport.write(head)
+        elif len(body) > JOINED:
+            self._transport.write(asked.head)
             self._transport.write(body)
         else:
-            self._transport.write(head + body)
-        self._watch()
-        try:
-            return await self._head
-        except asyncio.CancelledError:
-            self.abort()
-            raise
+            self._transport.write(asked.head + body)
+        self._watch(asked.clocks.shortest)
+
+    @property
+    def found_dead(self) -> bool:
+        """It had been closed before the request reached it, as far as anyone can tell: it ended at once, without a byte."""
+        return self.used and not self.heard and self.loop.time() - self._asked_at <= STALE_WITHIN
 
     async def _send(self, upload: Upload) -> None:
         """Pass an upload on, as fast as both sides are."""
         try:
             while piece := await self._wait_for(upload.piece()):
                 self._write_piece(piece, chunked=upload.length is None)
-                self._moved = self.loop.time()
+                self.moved_at = self.loop.time()
                 while self._full:
                     await self._room()
             if upload.length is None:
@@ -257,7 +138,7 @@ class Connection(asyncio.Protocol):
             self._fail(refusal)
             return
         self._client_sends = False
-        self._moved = self.loop.time()
+        self.moved_at = self.loop.time()
 
     async def _wait_for(self, piece: Awaitable[bytes]) -> bytes:
         self._client_sends = True
@@ -292,30 +173,31 @@ class Connection(asyncio.Protocol):
         if self._on_room is not None:
             self._on_room()
 
-    # The clocks: one timer a request, set again as long as something moves...
+    # The clocks: one timer a connection, set on as long as something moves...
 
-    def _watch(self, deadline: float = inf) -> None:
-        when = min(deadline, self.loop.time() + self._clocks.shortest)
-        if when < inf:
+    def _watch(self, seconds: float) -> None:
+        when = self.loop.time() + seconds
+        if when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
             self._timer = self.loop.call_at(when, self._look)
 
     def _look(self) -> None:
-        self._timer = None
-        deadline, why = self._clocks.soonest(
-            asked=self._asked,
-            since=self._moved,
-            answering=self._answer is not None,
+        self._timer, self._timer_at = None, inf
+        if self._asked is None:
+            return
+        deadline, why = self._asked.clocks.soonest(
+            asked=self._asked_at,
+            since=self.moved_at,
+            answering=self._head is not None,
             models_turn=not (self._client_sends or self._reading_paused or self._switched),
         )
-        if deadline <= self.loop.time():
+        now = self.loop.time()
+        if deadline <= now:
             self._fail(AnswerTimeout(f"the model server {why}"))
         else:
-            self._watch(deadline)
-
-    def _unwatch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._watch(min(deadline - now, self._asked.clocks.shortest))
 
     # What the transport says...
 
@@ -324,120 +206,162 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = True
-        self._moved = self.loop.time()
-        if self._switched:
-            self._feed_switched(data)
-            return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._switch(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self._fail(AnswerBroken("the model server's answer is not HTTP"))
-
-    def _switch(self, rest: bytes) -> None:
-        if self._switched:
-            self._feed_switched(rest)
+        self.moved_at = self.loop.time()
+        if self._reader is None:
+            self.abort()  # nobody has asked
+        elif self._head is None:
+            self._take_head(data)
         else:
-            self._fail(AnswerBroken("the model server switched protocols, which nobody asked for"))
-
-    def _feed_switched(self, data: bytes) -> None:
-        if self._answer is not None and data:
-            self._answer.feed(data)
+            self._take_body(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        if self._answer is not None and self._ends_with_connection(self._answer) and exc is None:
-            self._finish(self._answer)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        head = self._head
+        until_close = head is not None and head.length is None and not head.chunked
+        if until_close and exc is None:
+            self._finish()
         else:
             self._fail(AnswerBroken("the model server closed the connection"))
         self._lost(self)
 
-    @staticmethod
-    def _ends_with_connection(answer: ModelAnswer) -> bool:
-        return answer.length is None and not answer.chunked
+    # The head...
 
-    # What the parser says...
+    def _take_head(self, data: bytes) -> None:
+        if self._begun:
+            data, self._begun = self._begun + data, b""
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:  # noqa: PLR2004 - not found
+            if len(data) > MAX_HEAD or not may_become_head(data):
+                self._fail(AnswerBroken(NOT_HTTP))
+            else:
+                self._begun = data
+            return
+        try:
+            head = read_head(data[:end])
+        except BadHead:
+            self._fail(AnswerBroken(NOT_HTTP))
+            return
+        if head.informational:
+            if rest := data[end:]:
+                self._take_head(rest)
+        else:
+            self._begin_body(head, data[end:])
 
-    def on_status(self, reason: bytes) -> None:
-        self._reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._answer is None:  # after the head these are trailers, which are dropped
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        reason, headers = self._reason, self._headers
-        self._reason, self._headers = b"", []
-        if status == HTTPStatus.SWITCHING_PROTOCOLS and self._may_switch:
+    def _begin_body(self, head: Head, data: bytes) -> None:
+        assert self._reader is not None
+        assert self._asked is not None
+        if head.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            if not self._asked.may_switch:
+                self._fail(AnswerBroken("the model server switched protocols, which nobody asked for"))
+                return
             self._switched = True
-        elif status < HTTPStatus.OK:  # informational: the real answer follows
-            self._skip = True
+        self._head = head
+        self._stays = head.stays
+        bodiless = self._asked.is_head or head.bodiless
+        self._framed = self._reader.answered(head, bodiless=bodiless)
+        if bodiless or head.length == 0:
+            self._end_body(data)
             return
-        if self._head is None or self._head.done():
-            self.abort()
+        if head.length is not None:
+            self._left = head.length
+        elif head.chunked:
+            self._chunks = Chunks()
+        if data:
+            self._take_body(data)
+        else:
+            self._reader.received(b"")
+
+    # The body...
+
+    def _take_body(self, data: bytes) -> None:
+        assert self._reader is not None
+        if self._chunks is not None:
+            self._take_chunks(self._chunks, data)
+        elif self._left:
+            here, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
+            self._left -= len(here)
+            self._reader.received(here)
+            if not self._left:
+                self._end_body(rest)
+        else:
+            self._reader.received(data)
+
+    def _take_chunks(self, chunks: Chunks, data: bytes) -> None:
+        assert self._reader is not None
+        try:
+            found = chunks.framed(data) if self._framed else b"".join(chunks.split(data))
+        except BadChunk as error:
+            self._fail(AnswerBroken(f"{NOT_HTTP}: {error}"))
             return
-        self._answer = ModelAnswer(self, status, reason, headers)
-        self._head.set_result(self._answer)
-        if self._is_head:
-            self._finish(self._answer)
-            self.abort()
+        if found:
+            self._reader.received(found)
+        if chunks.ended:
+            self._end_body(chunks.rest)
 
-    def on_body(self, body: bytes) -> None:
-        if self._answer is not None:
-            self._answer.feed(body)
-
-    def on_message_complete(self) -> None:
-        if self._skip:
-            self._skip = False
-        elif self._answer is not None and not self._switched:
-            self._finish(self._answer)
+    def _end_body(self, rest: bytes) -> None:
+        if self._reader is None:  # it has left meanwhile
+            return
+        if rest:  # an answer that nobody asked for
+            self._stays = False
+        self._finish()
 
     # Ending...
 
-    def _finish(self, answer: ModelAnswer) -> None:
+    def _finish(self) -> None:
         """The answer is whole: the connection is free for the next request, if both sides have said all."""
-        stays = self._parser.should_keep_alive() and self._all_sent() and not self._switched
-        self._end()
-        answer.end()
-        if not self.closed and not stays:
+        stays = self._stays and self._all_sent() and not self._switched and not self.closed
+        reader = self._reader
+        self._forget()
+        if stays:
+            self.used = True
+            self.resume()
+        else:
             self.abort()
-        self.resume()
         self._released(self)
+        if reader is not None:
+            reader.ended(None)
 
     def _all_sent(self) -> bool:
         """Not so when the answer came before the request had gone out whole: what follows would be read as its rest."""
         sending = self._sender is not None and not self._sender.done()
         return not sending and self._transport is not None and self._transport.get_write_buffer_size() == 0
 
-    def _end(self) -> None:
+    def _fail(self, error: AnswerBroken | Refusal) -> None:
+        self.abort()
+        reader = self._reader
+        self._forget()
+        if reader is not None:
+            reader.ended(error)
+
+    def leave(self) -> None:
+        """Nobody waits for the answer any more: cut the connection, so that the model server stops working on it."""
+        self._forget()
+        self.abort()
+
+    def _forget(self) -> None:
         """Nothing is left of the request that was under way."""
-        self._answer = None
+        self._reader = None
+        self._asked = None
         self._head = None
-        self._unwatch()
+        self._begun = b""
+        self._left = 0
+        self._chunks = None
         if self._sender is not None:
             self._sender.cancel()
             self._sender = None
         self._client_sends = False
         self._on_room = None
 
-    def _fail(self, error: AnswerBroken | Refusal) -> None:
-        self.abort()
-        head, answer = self._head, self._answer
-        self._end()
-        if answer is not None and not answer.ended:
-            answer.end(error if isinstance(error, AnswerBroken) else AnswerBroken(str(error)))
-        elif head is not None and not head.done():
-            head.set_exception(error)
-
     def abort(self) -> None:
         self.closed = True
-        self._unwatch()
         if self._transport is not None:
             self._transport.abort()
 
     def pause(self) -> None:
+        """Let the model server wait until `resume`."""
         if not self._reading_paused and self._transport is not None and not self.closed:
             self._reading_paused = True
             self._transport.pause_reading()
@@ -445,5 +369,5 @@ class Connection(asyncio.Protocol):
     def resume(self) -> None:
         if self._reading_paused and self._transport is not None and not self.closed:
             self._reading_paused = False
-            self._moved = self.loop.time()
+            self.moved_at = self.loop.time()
             self._transport.resume_reading()

@@ -2,21 +2,25 @@
 
 import asyncio
 import ssl
-import time
 from collections import deque
 from typing import Final
 from urllib.parse import urlsplit
 
 from pyworker.core.clocks import Clocks
-from pyworker.core.errors import AnswerBroken, AnswerTimeout, ModelTimeout, ModelUnreachable
-from pyworker.model.connection import Connection, Header, ModelAnswer, Upload
-
-STALE_WITHIN: Final = 0.1
-"""Seconds in which a pooled connection that the model server had closed shows that it is dead."""
+from pyworker.core.errors import AnswerBroken, ModelTimeout, ModelUnreachable
+from pyworker.core.heads import Header
+from pyworker.model.answer import ModelAnswer, as_refusal
+from pyworker.model.connection import Asked, Connection
+from pyworker.model.upload import Upload
 
 MAX_IDLE_CONNECTIONS: Final = 256
 
+MAX_BEGINNINGS: Final = 256
+"""First lines of heads that are kept made: a handler's path is asked for again and again."""
+
 DEFAULT_CLOCKS: Final = Clocks()
+
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class ModelServer:
@@ -34,75 +38,86 @@ class ModelServer:
         self._host_header = parts.netloc.rpartition("@")[2].encode()
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
+        self._beginnings: dict[tuple[str, str], bytes] = {}
+
+    # A request...
 
     async def ask(
         self,
         method: str,
         path: str,
         headers: list[Header],
-        body: bytes | Upload = b"",
+        body: bytes = b"",
         *,
         clocks: Clocks = DEFAULT_CLOCKS,
-        may_switch: bool = False,
     ) -> ModelAnswer:
         """Send a request; the answer's head is here when this returns.
 
-        A pooled connection that turns out to have been closed is tried once more on a fresh one: if it ends at once and
-        without a byte. One that ends later may have been worked on, and is not asked twice.
-        ``may_switch``: an answer of 101 is welcome, the headers have asked for it.
+        A pooled connection that turns out to have been closed is tried once more on a fresh one (`Connection.found_dead`).
         Raises `ModelUnreachable` when no connection can be made or it breaks before an answer, `ModelTimeout` when one of
-        ``clocks`` runs out, and whatever `Refusal` an upload ends with.
+        ``clocks`` runs out.
         """
-        head = self._head(method, path, headers, body)
+        answer = ModelAnswer(self.asked(method, path, headers, body, clocks=clocks))
         try:
-            connection = self._pooled()
+            connection = self.pooled()
             if connection is not None:
-                asked = time.monotonic()
                 try:
-                    return await connection.ask(
-                        head, body, clocks=clocks, is_head=method == "HEAD", may_switch=may_switch
-                    )
-                except AnswerTimeout:
-                    raise
+                    await answer.ask(connection)
                 except AnswerBroken:
-                    stale = not connection.heard and time.monotonic() - asked <= STALE_WITHIN
-                    if not stale or (isinstance(body, Upload) and not body.rewind()):
+                    if not connection.found_dead:
                         raise
-            connection = await self._connect(clocks.connect)
-            return await connection.ask(
-                head, body, clocks=clocks, is_head=method == "HEAD", may_switch=may_switch
-            )
-        except AnswerTimeout as error:
-            raise ModelTimeout(str(error)) from error
+                else:
+                    return answer
+            await answer.ask(await self.connect(clocks))
         except AnswerBroken as error:
-            raise ModelUnreachable(f"{error} before it answered") from error
+            raise as_refusal(error) from error
+        return answer
 
-    def _head(self, method: str, path: str, headers: list[Header], body: bytes | Upload) -> bytes:
-        lines = [
-            b"%b %b%b HTTP/1.1\r\nHost: %b\r\n"
-            % (method.encode(), self._prefix, path.encode(), self._host_header)
-        ]
-        lines += [b"%b: %b\r\n" % header for header in headers]
+    def asked(
+        self,
+        method: str,
+        path: str,
+        headers: list[Header],
+        body: bytes | Upload,
+        *,
+        clocks: Clocks = DEFAULT_CLOCKS,
+        may_switch: bool = False,
+    ) -> Asked:
+        """A request in the form that a `Connection` sends."""
+        head = self._beginning(method, path) + b"".join([b"%b: %b\r\n" % header for header in headers])
         length = body.length if isinstance(body, Upload) else len(body)
         if length is None:
-            lines.append(b"Transfer-Encoding: chunked\r\n\r\n")
-        elif length or method in {"POST", "PUT", "PATCH"}:
-            lines.append(b"Content-Length: %d\r\n\r\n" % length)
+            head += b"Transfer-Encoding: chunked\r\n\r\n"
+        elif length or method in _WITH_BODY:
+            head += b"Content-Length: %d\r\n\r\n" % length
         else:
-            lines.append(b"\r\n")
-        return b"".join(lines)
+            head += b"\r\n"
+        return Asked(head, body, clocks, method == "HEAD", may_switch)
 
-    def _pooled(self) -> Connection | None:
+    def _beginning(self, method: str, path: str) -> bytes:
+        begun = self._beginnings.get((method, path))
+        if begun is None:
+            line = b"%b %b%b HTTP/1.1\r\nHost: %b\r\n"
+            begun = line % (method.encode(), self._prefix, path.encode(), self._host_header)
+            if len(self._beginnings) < MAX_BEGINNINGS:
+                self._beginnings[method, path] = begun
+        return begun
+
+    # Connections...
+
+    def pooled(self) -> Connection | None:
+        """A connection that has served before, if one is idle."""
         while self._idle:
             connection = self._idle.pop()  # the newest is the least likely to have been closed
             if not connection.closed:
                 return connection
         return None
 
-    async def _connect(self, limit: float | None) -> Connection:
+    async def connect(self, clocks: Clocks) -> Connection:
+        """A fresh connection. Raises `ModelUnreachable`, `ModelTimeout`."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(clocks.connect):
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop, released=self._released, lost=self._lost),
                     self._host,
@@ -111,7 +126,7 @@ class ModelServer:
                 )
         except TimeoutError as error:
             raise ModelTimeout(
-                f"the model server did not accept a connection within connect_timeout={limit:g} s"
+                f"the model server did not accept a connection within connect_timeout={clocks.connect} s"
             ) from error
         except OSError as error:
             raise ModelUnreachable(
@@ -121,7 +136,9 @@ class ModelServer:
         return connection
 
     def _released(self, connection: Connection) -> None:
-        if connection.closed or len(self._idle) >= MAX_IDLE_CONNECTIONS:
+        if connection.closed:
+            return
+        if len(self._idle) >= MAX_IDLE_CONNECTIONS:
             connection.abort()
         else:
             self._idle.append(connection)

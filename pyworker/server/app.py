@@ -9,27 +9,22 @@ import math
 import resource
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from pyworker.core.errors import AnswerBroken, NoSuchRoute, Refusal, WrongMethod
 from pyworker.handler import Handler
+from pyworker.server.client import KEEP_ALIVE, ClientConnection, Take
+from pyworker.server.exchange import Sent
+from pyworker.server.places import log_broken
 from pyworker.server.ports import PortTaken, holder
 from pyworker.server.proxy import Proxy
-from pyworker.server.relay import Relayed
 from pyworker.server.routes import Routes
 
 log = logging.getLogger(__name__)
-
-KEEP_ALIVE: Final = 75.0
-"""Seconds an idle client connection stays open, as nginx has it."""
-
-HEAD_TIMEOUT: Final = 30.0
-"""Seconds until the first request's head must be here; a later one's has `KEEP_ALIVE` from the end of the last request."""
 
 MOST_CONNECTIONS: Final = 10_000
 SPARE_FILES: Final = 200
@@ -49,18 +44,29 @@ class App:
         self._routes = Routes(handlers)
         self._extra = dict(extra or {})
 
+    def take(self, client: ClientConnection, message: RawRequestMessage, body: bytes) -> bool:
+        """Serve a usual request without a task, or say that it is none."""
+        if message.method != "POST" or message.upgrade:
+            return False
+        handler = self._routes.exact(message.path.partition("?")[0])
+        return handler is not None and self._proxy.take(client, message, body, handler)
+
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Whatever happens there is an answer: the model server's, the author's, a refusal, or a cut connection."""
         assert isinstance(request, web.Request)
+        client = cast("ClientConnection", request.protocol)
+        if client.refusal is not None:
+            refusal, client.refusal = client.refusal, None
+            return refused(refusal)
         try:
             return await self._route(request)
         except Refusal as refusal:
             return refused(refusal)
         except AnswerBroken as error:
-            log.warning("answer broke off: path=%s why=%s", request.path, error)
+            log_broken(request.path, error)
             if request.transport is not None:
                 request.transport.close()
-            return Relayed(502, keep_alive=False)
+            return Sent(502, keep_alive=False)
         except Exception:
             log.exception("bug: path=%s", request.path)
             return refused(Refusal("internal error; the worker's log has more"))
@@ -101,98 +107,35 @@ def refused(refusal: Refusal) -> web.Response:
     return response
 
 
-class _Connection(web.RequestHandler):
-    """A client's connection. What is no HTTP is answered in JSON and leaves no trace: anyone can send it, any number."""
-
-    __slots__ = ("_full", "_in_head")
-
-    def __init__(self, manager: "_Server", *, full: bool, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._full = full
-        self._in_head = False
-        """Part of a head has come, and its rest has not."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        if self._full:
-            self._say_and_close(
-                503, "too many connections: ask the engine for another worker", b"Retry-After: 1\r\n"
-            )
-        elif (
-            self._keepalive_handle is not None
-        ):  # aiohttp gives the first head as long as a pause between requests
-            self._keepalive_handle.cancel()
-            self._next_keepalive_close_time = self._loop.time() + HEAD_TIMEOUT
-            self._keepalive_handle = self._loop.call_later(HEAD_TIMEOUT, self._process_keepalive)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        waiter = self._waiter
-        self._in_head = waiter is not None and not waiter.done()
-        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
-            self._break_bodies()
-
-    def _break_bodies(self) -> None:
-        """What came is no HTTP: bodies that wait for their rest will not get it."""
-        bodies = [payload for _, payload in self._messages]
-        if self._current_request is not None:
-            bodies.append(self._current_request.content)
-        for body in bodies:
-            if not body.is_eof():
-                body.set_exception(web.RequestPayloadError("not HTTP"))
-
-    def _process_keepalive(self) -> None:
-        """No request has come in time: one that had begun is told so."""
-        if self._in_head and self._loop.time() >= self._next_keepalive_close_time:
-            self._say_and_close(408, "the request's head did not come in time")
-        else:
-            super()._process_keepalive()
-
-    def _say_and_close(self, status: int, error: str, headers: bytes = b"") -> None:
-        if self.transport is not None:
-            body = json.dumps({"error": error}).encode()
-            head = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-            head += b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n" % len(
-                body
-            )
-            self.transport.write(head + headers + b"\r\n" + body)
-        self.force_close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
-        status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002
-        message: str | None = None,  # noqa: ARG002 - it quotes the request, which may hold secrets
-    ) -> web.StreamResponse:
-        response = web.Response(
-            text=json.dumps({"error": "the request is not valid HTTP"}),
-            status=status,
-            content_type="application/json",
-        )
-        response.force_close()
-        return response
-
-
 class _Server(web.Server):
     """aiohttp's server, with our connections, at most ``most`` of them."""
 
-    def __init__(self, handler: _Answer, *, most: int, **options: Any) -> None:
+    def __init__(self, handler: _Answer, *, take: Take | None, most: int, **options: Any) -> None:
         super().__init__(handler, **options)
+        self._take = take
         self._most = most
 
     def __call__(self) -> web.RequestHandler:
         full = len(self.connections) >= self._most
-        return _Connection(self, full=full, loop=self._loop, **self._kwargs)
+        return ClientConnection(self, take=self._take, full=full, loop=self._loop, **self._kwargs)
 
 
 class Listener:
     """One listening port and the server behind it, for at most ``max_connections`` at once."""
 
-    def __init__(self, answer: _Answer, *, max_body_size: int, max_connections: int = 256) -> None:
+    def __init__(
+        self,
+        answer: _Answer,
+        *,
+        max_body_size: int,
+        max_connections: int = 256,
+        take: Take | None = None,
+    ) -> None:
         self._max_body_size = max_body_size
+        self._loop = asyncio.get_running_loop()
         self._server = _Server(
             answer,
+            take=take,
             most=max_connections,
             request_factory=self._request,
             handler_cancellation=True,
@@ -211,7 +154,7 @@ class Listener:
             protocol,
             writer,
             task,
-            asyncio.get_running_loop(),
+            self._loop,
             client_max_size=self._max_body_size,
         )
 

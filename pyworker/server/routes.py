@@ -18,6 +18,10 @@ class Routes:
         self._exact = {handler.route: handler for handler in handlers if "{" not in handler.route}
         self._patterns = [(_pattern(one.route), one) for one in handlers if "{" in one.route]
 
+    def exact(self, path: str) -> Handler | None:
+        """The handler of exactly this route."""
+        return self._exact.get(path)
+
     def find(self, path: str) -> tuple[Handler | None, str]:
         """The handler for ``path``, which is still percent-encoded, and the path that it asks of the model server.
 

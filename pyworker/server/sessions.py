@@ -37,6 +37,7 @@ from pyworker.core.wire import (
     session_told,
 )
 from pyworker.model.pool import ModelServer
+from pyworker.server.door import Door
 from pyworker.server.proxy import Proxy
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class SessionRoutes:
         self,
         *,
         sessions: Sessions,
+        door: Door,
         proxy: Proxy,
         ledger: Ledger,
         model: ModelServer | None,
@@ -63,6 +65,7 @@ class SessionRoutes:
         unix_offset: float,
     ) -> None:
         self._sessions = sessions
+        self._door = door
         self._proxy = proxy
         self._ledger = ledger
         self._model = model
@@ -73,13 +76,13 @@ class SessionRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         """``POST /session/create``: a signed envelope."""
-        envelope = await self._proxy.read(request)
+        envelope = await self._door.read(request)
         try:
-            grant = envelope.grant(signed=self._proxy.signed)
+            grant = envelope.grant(signed=self._door.signed)
             assert envelope.payload is not None
             wanted = parse_session_request(envelope.payload)
             self._check_callback(wanted.on_close_route)
-            self._proxy.require_ready()
+            self._door.require_ready()
             self._sessions.require_room()
         except (InvalidRequest, NotReady, TooManySessions):
             self._ledger.reject(
@@ -146,7 +149,7 @@ class SessionRoutes:
         return _json(session_ended(session.id))
 
     async def _call(self, request: web.Request) -> SessionCall:
-        return parse_session_call(await self._proxy.body(request))
+        return parse_session_call(await self._door.body(request))
 
     def _authorized(self, call: SessionCall) -> Session:
         session = self._sessions.find(call.session_id)
