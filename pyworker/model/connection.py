@@ -56,7 +56,13 @@ class Asked:
 class Connection(asyncio.Protocol):
     """One connection: a request at a time, and its answer."""
 
-    def __init__(
+    __slots__ = (
+        "_asked", "_asked_at", "_begun", "_chunks", "_client_sends", "_framed", "_full", "_head", "_left",
+        "_lost", "_on_room", "_reader", "_reading_paused", "_released", "_sender", "_stays", "_switched",
+        "_take", "_timer", "_timer_at", "_transport", "closed", "heard", "loop", "moved_at", "used",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0915 - each is a field
         self,
         loop: asyncio.AbstractEventLoop,
         *,
@@ -96,6 +102,8 @@ class Connection(asyncio.Protocol):
         self._left = 0
         """Bytes still to come of a body whose length is known."""
         self._chunks: Chunks | None = None
+        self._take: Callable[[bytes], None] = self._take_unasked
+        """What becomes of the bytes that come next."""
 
     # Asking...
 
@@ -105,6 +113,7 @@ class Connection(asyncio.Protocol):
         assert self._reader is None
         self._asked = asked
         self._reader = reader
+        self._take = self._take_head
         self.heard = False
         self._asked_at = self.moved_at = self.loop.time()
         body = asked.body
@@ -207,12 +216,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.heard = True
         self.moved_at = self.loop.time()
-        if self._reader is None:
-            self.abort()  # nobody has asked
-        elif self._head is None:
-            self._take_head(data)
-        else:
-            self._take_body(data)
+        self._take(data)
+
+    def _take_unasked(self, data: bytes) -> None:  # noqa: ARG002 - whatever it is
+        self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -232,23 +239,23 @@ class Connection(asyncio.Protocol):
     def _take_head(self, data: bytes) -> None:
         if self._begun:
             data, self._begun = self._begun + data, b""
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 4:  # noqa: PLR2004 - not found
-            if len(data) > MAX_HEAD or not may_become_head(data):
+        while data:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:  # noqa: PLR2004 - not found
+                if len(data) > MAX_HEAD or not may_become_head(data):
+                    self._fail(AnswerBroken(NOT_HTTP))
+                else:
+                    self._begun = data
+                return
+            try:
+                head = read_head(data[:end])
+            except BadHead:
                 self._fail(AnswerBroken(NOT_HTTP))
-            else:
-                self._begun = data
-            return
-        try:
-            head = read_head(data[:end])
-        except BadHead:
-            self._fail(AnswerBroken(NOT_HTTP))
-            return
-        if head.informational:
-            if rest := data[end:]:
-                self._take_head(rest)
-        else:
-            self._begin_body(head, data[end:])
+                return
+            if not head.informational:
+                self._begin_body(head, data[end:])
+                return
+            data = data[end:]
 
     def _begin_body(self, head: Head, data: bytes) -> None:
         assert self._reader is not None
@@ -265,32 +272,31 @@ class Connection(asyncio.Protocol):
         if bodiless or head.length == 0:
             self._end_body(data)
             return
-        if head.length is not None:
-            self._left = head.length
-        elif head.chunked:
-            self._chunks = Chunks()
+        if head.chunked:
+            self._chunks, self._take = Chunks(), self._take_chunks
+        elif head.length is not None:
+            self._left, self._take = head.length, self._take_counted
+        else:
+            self._take = self._reader.received
         if data:
-            self._take_body(data)
+            self._take(data)
         else:
             self._reader.received(b"")
 
     # The body...
 
-    def _take_body(self, data: bytes) -> None:
+    def _take_counted(self, data: bytes) -> None:
         assert self._reader is not None
-        if self._chunks is not None:
-            self._take_chunks(self._chunks, data)
-        elif self._left:
-            here, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
-            self._left -= len(here)
-            self._reader.received(here)
-            if not self._left:
-                self._end_body(rest)
-        else:
-            self._reader.received(data)
+        here, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
+        self._left -= len(here)
+        self._reader.received(here)
+        if not self._left:
+            self._end_body(rest)
 
-    def _take_chunks(self, chunks: Chunks, data: bytes) -> None:
+    def _take_chunks(self, data: bytes) -> None:
         assert self._reader is not None
+        chunks = self._chunks
+        assert chunks is not None
         try:
             found = chunks.framed(data) if self._framed else b"".join(chunks.split(data))
         except BadChunk as error:
@@ -302,8 +308,6 @@ class Connection(asyncio.Protocol):
             self._end_body(chunks.rest)
 
     def _end_body(self, rest: bytes) -> None:
-        if self._reader is None:  # it has left meanwhile
-            return
         if rest:  # an answer that nobody asked for
             self._stays = False
         self._finish()
@@ -345,6 +349,7 @@ class Connection(asyncio.Protocol):
         """Nothing is left of the request that was under way."""
         self._reader = None
         self._asked = None
+        self._take = self._take_unasked
         self._head = None
         self._begun = b""
         self._left = 0
