@@ -102,3 +102,23 @@ def test_never_wider_than_its_width_never_idle_while_someone_waits(
         assert not lane.waiting or lane.running == width
         assert lane.load == sum(ticket.load for ticket in inside)
         assert running == inside[: len(running)]  # first come, first served
+
+
+def test_a_full_queue_is_refused_whatever_the_wait() -> None:
+    lane = Lane(1, longest=2)
+    tickets = [lane.enter(1.0, perf=1.0, in_flight=0.0, max_wait=None) for _ in range(3)]
+
+    with pytest.raises(QueueFull, match="2 requests wait already"):
+        lane.enter(1.0, perf=1.0, in_flight=0.0, max_wait=None)
+    lane.leave(tickets[2])
+    assert not lane.enter(1.0, perf=1.0, in_flight=0.0, max_wait=None).running
+
+
+def test_whether_there_is_room() -> None:
+    narrow, wide = Lane(1), Lane()
+    for lane in (narrow, wide):
+        assert lane.has_room
+        lane.enter(1.0, perf=1.0, in_flight=0.0, max_wait=None)
+
+    assert not narrow.has_room
+    assert wide.has_room

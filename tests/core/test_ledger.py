@@ -282,3 +282,15 @@ def test_what_a_predecessor_left_is_told_first() -> None:
     ledger.close()
 
     assert ledger.undelivered == (0.0, 0.0, 0.0)
+
+
+def test_load_outside_of_sessions() -> None:
+    ledger = Ledger()
+    session = ledger.open_session(1, 50.0, 0.0)
+    outside, inside = ledger.enter(2, 5.0, 0.0), ledger.enter(3, 7.0, 0.0, session=session)
+
+    assert (ledger.load_in_flight, ledger.load_outside_sessions) == (12.0, 5.0)
+    ledger.settle(outside, Outcome.SERVED, 1.0)
+    assert (ledger.load_in_flight, ledger.load_outside_sessions) == (7.0, 0.0)
+    ledger.settle(inside, Outcome.SERVED, 1.0)
+    assert (ledger.load_in_flight, ledger.load_outside_sessions) == (0.0, 0.0)

@@ -31,6 +31,8 @@ def test_a_true_signature_for_our_url_holds_every_time() -> None:
     check = verifier()
     for _ in range(3):
         check.check(OWN, sign(OWN))
+    assert check.remembers(OWN, sign(OWN))
+    assert not check.remembers(OWN, "other")
 
 
 @pytest.mark.parametrize("url", ["HTTP://1.2.3.4:40123", "http://1.2.3.4:40123/", "http://1.2.3.4:40123/x?y"])
