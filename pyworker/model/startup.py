@@ -15,7 +15,8 @@ from typing import Any, Final
 from pyworker.core.benchmark import Result, Run, Statistic, result
 from pyworker.core.errors import AnswerBroken, Refusal
 from pyworker.core.lifecycle import Event, Lifecycle, State
-from pyworker.core.log_lines import LogEvent, Mark
+from pyworker.core.log_lines import LogEvent
+from pyworker.core.log_pattern import Mark
 from pyworker.handler import Benchmark
 from pyworker.model.measure import Measure
 from pyworker.model.pool import ModelServer
