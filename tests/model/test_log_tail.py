@@ -169,6 +169,7 @@ async def test_the_old_file_is_read_until_the_new_one_is_written_to(log: Path) -
         await until_read(tail, 6)
         log.rename(old)
         log.touch()
+        await tail.look()
         append(old, b"loaded 1\n")  # the model server has the old one open still
         await heard.until("loaded 1")
         append(old, b"loaded 2\n")
