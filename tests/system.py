@@ -52,6 +52,8 @@ class Model:
     folder: Path
     respond: Respond | None = None
     health: int = 200
+    models: Any = None
+    """What it says of itself at /v1/models; 404 without."""
     heard: list[tuple[web.Request, bytes]] = field(default_factory=list)
     working: int = 0
     cancelled: int = 0
@@ -83,6 +85,8 @@ class Model:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/health":
             return web.Response(status=self.health)
+        if request.method == "GET" and request.path in {"/v1/models", "/version"}:
+            return web.json_response(self.models, status=200 if self.models else 404)
         body = await request.read()
         self.heard.append((request, body))  # type: ignore[arg-type] # a BaseRequest has all that tests look at
         self.working += 1

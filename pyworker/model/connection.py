@@ -202,7 +202,13 @@ class Connection(asyncio.Protocol):
         self._clocks = Clocks()
         self._asked = 0.0
         self._moved = 0.0
+        self._head_came = inf
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def flowed_at(self) -> float | None:
+        """When an answer's body last grew; None when it has not. A head alone is no life: a frozen vLLM sends heads still."""
+        return self._moved if self._moved > self._head_came else None
 
     # Asking...
 
@@ -224,6 +230,7 @@ class Connection(asyncio.Protocol):
         self._is_head = is_head
         self._may_switch = may_switch
         self.heard = False
+        self._head_came = inf
         self._head = self.loop.create_future()
         self._clocks = clocks
         self._asked = self._moved = self.loop.time()
@@ -378,6 +385,7 @@ class Connection(asyncio.Protocol):
         if self._head is None or self._head.done():
             self.abort()
             return
+        self._head_came = self._moved
         self._answer = ModelAnswer(self, status, reason, headers)
         self._head.set_result(self._answer)
         if self._is_head:
@@ -399,6 +407,7 @@ class Connection(asyncio.Protocol):
     def _finish(self, answer: ModelAnswer) -> None:
         """The answer is whole: the connection is free for the next request, if both sides have said all."""
         stays = self._parser.should_keep_alive() and self._all_sent() and not self._switched
+        self._head_came = -inf
         self._end()
         answer.end()
         if not self.closed and not stays:

@@ -7,6 +7,7 @@ move a figure. From then on a request ends exactly once in the ledger, whatever 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -97,6 +98,8 @@ class Proxy:
         self.lanes = lanes
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
         self._cutting = False
+        self.why_not_ready: Callable[[], str] = lambda: ""
+        """One line: what the worker waits for."""
         self._emptied = asyncio.Event()
 
     async def emptied(self) -> None:
@@ -238,7 +241,8 @@ class Proxy:
             return
         if state is State.DRAINING:
             raise NotReady("this worker is draining: ask the engine for another", retry_after=RETRY_DRAINING)
-        why = f": {self._lifecycle.error}" if self._lifecycle.error else ""
+        line = self.why_not_ready() or self._lifecycle.error
+        why = f": {line}" if line else ""
         raise NotReady(f"the model is not ready ({state.value}{why})", retry_after=RETRY_NOT_READY)
 
     # Queueing and working: what is taken here is given back here...
