@@ -71,9 +71,9 @@ class BenchmarkRunner:
             except ValueError as error:
                 pause = next(pauses, PAUSES[-1])
                 log.warning("benchmark failed: %s", error)
+                self.now_doing = f"nothing succeeded, trying again: {error}"
                 if time.monotonic() - began + pause > self._budget:
                     raise NoPerf(f"{error} (tried for {time.monotonic() - began:.0f} s)") from error
-                self.now_doing = f"nothing succeeded, trying again: {error}"
                 await asyncio.sleep(pause)
 
     async def _attempt(self) -> list[Run]:

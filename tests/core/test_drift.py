@@ -33,7 +33,7 @@ def test_a_lasting_gap_is_told_with_both_figures() -> None:
     gap = after(600, working=AT_ONCE, rate=60.0).gap
 
     assert gap is not None
-    assert (gap.promised, gap.served) == (pytest.approx(100.0), pytest.approx(60.0))
+    assert [gap.promised, gap.served] == pytest.approx([100.0, 60.0])
     assert gap.words().startswith(
         "in service this worker does 60.0 load/s where its benchmark promised 100.0 (40 % less)"
     )
