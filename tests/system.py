@@ -155,9 +155,9 @@ class System:
             found: dict[str, Any] = await answer.json()
             return found
 
-    async def until_state(self, *states: str) -> dict[str, Any]:
+    async def until_state(self, *states: str, within: float = 10.0) -> dict[str, Any]:
         """Wait until the worker says it is in one of ``states``."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(within):
             while True:
                 try:
                     found = await self.status()
