@@ -30,6 +30,9 @@ _OLLAMA: Final = re.compile(
     + _SIZE.format("total")
     + r"(?:\s+(?P<rate>[\d.]+) ?(?P<rate_unit>[kKMGT]?)i?B/s)?"
 )
+_OLLAMA_DONE: Final = re.compile(
+    r"pulling (?P<name>[0-9a-f]{8,})\S*\s+100%[^\d]*" + _SIZE.format("total") + r"\s*$"
+)
 _DOTS: Final = re.compile(r"^\.{3,100}$")
 
 
@@ -83,6 +86,10 @@ def _loading(line: str) -> Reading | None:
 
 
 def _downloading(line: str) -> tuple[str, Reading] | None:
+    done_with = _OLLAMA_DONE.search(line)
+    if done_with is not None:
+        total = float(done_with["total"]) * _UNITS[done_with["total_unit"]]
+        return done_with["name"], Reading(Kind.DOWNLOAD, total, total)
     found = _OLLAMA.search(line) or _TQDM.search(line)
     if found is None:
         return None

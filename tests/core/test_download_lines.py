@@ -26,7 +26,7 @@ GB, MB = 1e9, 1e6
         ),
         (
             "pulling 8eeb52dfb3bb: 100% ▕██████████████████▏ 4.7 GB",
-            None,
+            Reading(Kind.DOWNLOAD, 4.7 * GB, 4.7 * GB),
         ),
         (
             "(EngineCore pid=1) Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:01<00:03,  1.05s/it]",
