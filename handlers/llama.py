@@ -21,6 +21,7 @@ config = WorkerConfig(
     log_action_config=LogActionConfig(
         on_load=["model loaded"],
         on_error=[
+            "error loading model:",
             "exiting due to model loading error",
             "exiting due to HTTP server error",
             "failed to load model",

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pyworker.core.clocks import CONNECT, FIRST_BYTE, IDLE
 from pyworker.core.log_lines import LineScanner
@@ -75,13 +75,14 @@ class LogActionConfig:
 class BenchmarkConfig:
     """How perf is measured: ``runs`` rounds of ``concurrency`` requests (1 where requests are not parallel).
 
+    ``concurrency="auto"`` doubles the requests at once until throughput stops growing, and takes the knee.
     Payloads come from ``dataset`` (drawn at random) or from ``generator``.
     """
 
     dataset: list[dict[str, Any]] | None = None
     generator: Callable[[], dict[str, Any]] | None = None
     runs: int = 8
-    concurrency: int | None = 10
+    concurrency: int | Literal["auto"] | None = 10
     do_warmup: bool = True
 
     def __post_init__(self) -> None:
@@ -95,8 +96,10 @@ class BenchmarkConfig:
             "a function or None",
         )
         _require(_is_whole(self.runs, 1), f"{name}.runs", self.runs, "a whole number, 1 or more")
-        good = self.concurrency is None or _is_whole(self.concurrency, 0)
-        _require(good, f"{name}.concurrency", self.concurrency, "a whole number, 1 or more, or None for 10")
+        good = self.concurrency in {None, "auto"} or _is_whole(self.concurrency, 0)
+        _require(
+            good, f"{name}.concurrency", self.concurrency, 'a whole number, 1 or more, "auto", or None for 10'
+        )
         _require(isinstance(self.do_warmup, bool), f"{name}.do_warmup", self.do_warmup, "True or False")
 
 
@@ -139,6 +142,7 @@ class HandlerConfig:
     first_byte_timeout: float | None = FIRST_BYTE
     idle_timeout: float | None = IDLE
     total_timeout: float | None = None
+    stall_timeout: float | None = None
 
     def __post_init__(self) -> None:
         _require(_is_path(self.route), "HandlerConfig.route", self.route, "a path that starts with /")
@@ -176,11 +180,18 @@ class HandlerConfig:
         _require(
             not set(rest) & set("{}"), f"{where}.route", self.route, "a path whose parameters are like {name}"
         )
-        for name in ("connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout"):
+        for name in (
+            "connect_timeout",
+            "first_byte_timeout",
+            "idle_timeout",
+            "total_timeout",
+            "stall_timeout",
+        ):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
             good = value is None or (number and value > 0)
-            _require(good, f"{where}.{name}", value, "seconds, more than 0, or None for no limit")
+            none = "SERVE_STALL_TIMEOUT" if name == "stall_timeout" else "no limit"
+            _require(good, f"{where}.{name}", value, f"seconds, more than 0, or None for {none}")
 
     def _check_flags(self, where: str) -> None:
         for name in ("allow_parallel_requests", "is_remote_dispatch"):
@@ -203,7 +214,8 @@ class WorkerConfig:
     ``model_log_file`` is tailed with ``log_action_config``; ``model_healthcheck_url`` is a path on the model server (or a
     URL); ``lifecycle`` is an async context manager that is entered instead of waiting for a log line. ``benchmark_data``
     are payloads for the benchmark where the handler has none, ``benchmark_route`` the route they are sent to.
-    ``max_sessions`` of None or 0 means no cap.
+    ``max_sessions`` of None or 0 means no cap. ``model_size_gb`` (10**9 bytes) is what loading the model downloads, for
+    percent and time left.
     """
 
     model_server_url: str | None = None
@@ -216,6 +228,8 @@ class WorkerConfig:
     log_action_config: LogActionConfig = field(default_factory=LogActionConfig)
     max_sessions: int | None = 10
     lifecycle: AbstractAsyncContextManager[Any] | None = None
+    # Ours, beyond the official package:
+    model_size_gb: float | None = None
 
     def __post_init__(self) -> None:
         name = "WorkerConfig"
@@ -248,6 +262,9 @@ class WorkerConfig:
         )
         good = self.lifecycle is None or isinstance(self.lifecycle, AbstractAsyncContextManager)
         _require(good, f"{name}.lifecycle", self.lifecycle, "an async context manager or None")
+        size = self.model_size_gb
+        number = isinstance(size, int | float) and not isinstance(size, bool) and isfinite(size)
+        _require(size is None or (number and size > 0), f"{name}.model_size_gb", size, "more than 0, or None")
         self._check_handlers()
         self._check_benchmark()
 

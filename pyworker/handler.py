@@ -4,6 +4,7 @@ Whatever an author's function does, it costs its own request alone: what it rais
 is checked, and a route that misprices is named once in the log.
 """
 
+import hashlib
 import inspect
 import json
 import logging
@@ -40,11 +41,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """How the handler that carries the benchmark is measured."""
+    """How the handler that carries the benchmark is measured; ``auto`` looks for the concurrency that suits it."""
 
     runs: int
     concurrency: int
     do_warmup: bool
+    auto: bool = False
 
 
 class Handler:
@@ -62,6 +64,7 @@ class Handler:
         self.max_queue_time = config.max_queue_time
         self.healthcheck = config.healthcheck
         self.error_statuses = frozenset(config.error_statuses)
+        self.stall_timeout = config.stall_timeout
         self.benchmark: Benchmark | None = None
         self.respond: Callable[[Any, Any], Awaitable[Any]] | None = config.response_generator
         self.call: Callable[..., Awaitable[Any]] | None = config.remote_function
@@ -70,6 +73,8 @@ class Handler:
         self._parser = config.request_parser
         self._calculator = config.workload_calculator
         self._sampler: Callable[[], Any] | None = None
+        self.sample_source = ""
+        """Where the benchmark's payloads come from, in words that change when they do."""
         self._warned = False
         self.slow = False
         """Its functions have taken longer than `SLOW`: they belong in a thread."""
@@ -91,6 +96,7 @@ class Handler:
             self.call = _by_params(custom.call_remote_dispatch_function)
         if getattr(custom, "has_benchmark", True):
             self._sampler = custom.make_benchmark_payload
+            self.sample_source = f"{type(custom).__module__}.{type(custom).__qualname__}"
             self.benchmark = Benchmark(
                 runs=getattr(custom, "benchmark_runs", 8),
                 concurrency=getattr(custom, "concurrency", None) or DEFAULT_CONCURRENCY,
@@ -98,17 +104,24 @@ class Handler:
             )
 
     def _carry(self, config: BenchmarkConfig) -> None:
-        self.benchmark = Benchmark(config.runs, config.concurrency or DEFAULT_CONCURRENCY, config.do_warmup)
+        auto = config.concurrency == "auto"
+        wanted = config.concurrency if isinstance(config.concurrency, int) else None
+        self.benchmark = Benchmark(config.runs, wanted or DEFAULT_CONCURRENCY, config.do_warmup, auto=auto)
         if config.dataset:
             self.draw_from(config.dataset)
         elif config.generator is not None:
             self._sampler = config.generator
+            self.sample_source = getattr(
+                config.generator, "__qualname__", type(config.generator).__qualname__
+            )
         elif self._payload_class is not None:
             self._sampler = self._payload_class.for_test
+            self.sample_source = f"{self._payload_class.__module__}.{self._payload_class.__qualname__}"
 
     def draw_from(self, dataset: list[dict[str, Any]]) -> None:
         """Take the benchmark's payloads from ``dataset``, at random."""
         self._sampler = lambda: dict(random.choice(dataset))  # noqa: S311 - a draw, not a secret
+        self.sample_source = hashlib.sha256(json.dumps(dataset, default=str).encode()).hexdigest()
         self.benchmark = self.benchmark or Benchmark(8, DEFAULT_CONCURRENCY, do_warmup=True)
 
     @property

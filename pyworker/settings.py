@@ -162,6 +162,26 @@ VARIABLES: Final = (
     Variable("BENCHMARK_BUDGET", "no further benchmark run is begun after this time", _seconds, "60", "s"),
     Variable("LOAD_TIMEOUT", "not ready after this time is reported as an error", _seconds, "1800", "s"),
     Variable(
+        "LOAD_STALL_TIMEOUT",
+        "so is a load without a log line, disk growth or change of GPU memory for this time",
+        _seconds,
+        "600",
+        "s",
+    ),
+    Variable(
+        "SERVE_STALL_TIMEOUT",
+        "requests in flight and no byte of any answer for this time: the model server must prove itself",
+        _seconds,
+        "120",
+        "s",
+    ),
+    Variable(
+        "MODEL_SIZE_GB",
+        "what loading the model downloads, in 10^9 bytes: gives percent and time left",
+        _seconds,
+        unit="GB",
+    ),
+    Variable(
         "DRAIN_TIMEOUT", "how long running requests may take to finish on SIGTERM", _seconds, "300", "s"
     ),
     Variable("MAX_BODY_SIZE", "largest request body", _whole, str(256 * 2**20), "bytes"),
@@ -211,6 +231,9 @@ class Settings:
     benchmark_statistic: Statistic
     benchmark_budget: float
     load_timeout: float
+    load_stall_timeout: float
+    serve_stall_timeout: float
+    model_size_gb: float | None
     drain_timeout: float
     max_body_size: int
     max_queue_length: int
@@ -255,6 +278,9 @@ class Settings:
             benchmark_statistic=reader.get("BENCHMARK_STATISTIC", Statistic.MEDIAN),
             benchmark_budget=reader.get("BENCHMARK_BUDGET", 60.0),
             load_timeout=reader.get("LOAD_TIMEOUT", 1800.0),
+            load_stall_timeout=reader.get("LOAD_STALL_TIMEOUT", 600.0),
+            serve_stall_timeout=reader.get("SERVE_STALL_TIMEOUT", 120.0),
+            model_size_gb=reader.get("MODEL_SIZE_GB", None),
             drain_timeout=reader.get("DRAIN_TIMEOUT", 300.0),
             max_body_size=reader.get("MAX_BODY_SIZE", 256 * 2**20),
             max_queue_length=reader.get("MAX_QUEUE_LENGTH", 1000),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import uvloop
 
-from pyworker.config import LogActionConfig, WorkerConfig
+from pyworker.config import WorkerConfig
 from pyworker.console.admin import Admin
 from pyworker.console.status import Parts, status
 from pyworker.core.ledger import Ledger
@@ -30,10 +30,9 @@ from pyworker.engine.reporter_thread import ReporterThread
 from pyworker.handler import Handler, handlers_of
 from pyworker.logs import set_up_logging
 from pyworker.loop_watch import LoopWatch
-from pyworker.model.log_tail import LogTail
-from pyworker.model.measure import Measure
+from pyworker.model.gauges import InstanceGauges
+from pyworker.model.loading import Loading
 from pyworker.model.pool import ModelServer
-from pyworker.model.startup import Startup
 from pyworker.server.app import App, Listener, Serve, raise_file_limit, tls_context
 from pyworker.server.door import Door
 from pyworker.server.places import Places
@@ -136,6 +135,7 @@ class Running:
         now = time.monotonic()
         self._settings = settings
         self._key_is_here = asyncio.Event()
+        self._key_missing = "" if settings.unsecured else "not fetched yet"
         self.lifecycle = Lifecycle(now)
         self.ledger = ledger
         self.verifier = Verifier(own_url=settings.public_url, allowed_urls=settings.allowed_urls)
@@ -165,8 +165,8 @@ class Running:
         )
         self.proxy = Proxy(door=self.door, places=self.places, lifecycle=self.lifecycle, model=self.model)
         self.health = _health(config, settings, handlers, self.model)
-        self.startup = self._startup(config, handlers)
-        self.tail = self._tail(config)
+        self.loading = self._loading(config, handlers, self.health)
+        self.door.why_not_ready = self.loading.line
         self.sessions = SessionRoutes(
             sessions=self._sessions,
             door=self.door,
@@ -191,10 +191,9 @@ class Running:
             lifecycle=self.lifecycle,
             ledger=self.ledger,
             places=self.places,
-            startup=self.startup,
+            loading=self.loading,
             reporter=self.reporter,
             watch=self.watch,
-            tail=self.tail,
             handlers=handlers,
             model_url=self.model.url if self.model else "none: remote functions",
         )
@@ -208,39 +207,33 @@ class Running:
             ("POST", "/session/end"): self.sessions.end,
         }
 
-    def _startup(self, config: WorkerConfig, handlers: Sequence[Handler]) -> Startup:
-        settings = self._settings
-        carrier = next((one for one in handlers if one.benchmark is not None), None)
-        measure = None
-        if carrier is not None:
-            measure = Measure(carrier, self.model)
-        return Startup(
+    def _loading(
+        self, config: WorkerConfig, handlers: Sequence[Handler], health: tuple[ModelServer, str] | None
+    ) -> Loading:
+        settings, actions = self._settings, config.log_action_config
+        loaded = _first(settings.load_patterns, actions.on_load)
+        size = settings.model_size_gb or config.model_size_gb
+        return Loading(
+            settings=settings,
             lifecycle=self.lifecycle,
+            ledger=self.ledger,
             announce=self.reporter.announce,
-            measure=measure,
-            benchmark=carrier.benchmark if carrier else None,
-            parallel=carrier is not None and not carrier.one_at_a_time,
-            health=self.health,
-            waits_for_hint=_log_path(config, settings) is not None or config.lifecycle is not None,
+            handlers=handlers,
+            model=self.model,
+            health=health,
+            log_path=_log_path(config, settings),
+            scanner=LineScanner(
+                loaded=loaded,
+                failed=_first(settings.error_patterns, actions.on_error),
+                info=_first(settings.info_patterns, actions.on_info),
+            ),
+            loaded_patterns=loaded,
             context=config.lifecycle,
             key_is_here=self._key_is_here,
-            pinned_perf=settings.benchmark_perf,
-            statistic=settings.benchmark_statistic,
-            benchmark_budget=settings.benchmark_budget,
-            load_timeout=settings.load_timeout,
+            key_missing=lambda: self._key_missing,
+            gauges=InstanceGauges([Path("/"), settings.workspace]),
+            model_size=size * 1e9 if size else None,
         )
-
-    def _tail(self, config: WorkerConfig) -> LogTail | None:
-        path = _log_path(config, self._settings)
-        if path is None:
-            return None
-        actions: LogActionConfig = config.log_action_config
-        scanner = LineScanner(
-            loaded=_first(self._settings.load_patterns, actions.on_load),
-            failed=_first(self._settings.error_patterns, actions.on_error),
-            info=_first(self._settings.info_patterns, actions.on_info),
-        )
-        return LogTail(path, scanner=scanner, on_event=self.startup.log_event)
 
     # The life of a worker, in order...
 
@@ -268,9 +261,7 @@ class Running:
                 task.cancel()
 
     def _background(self) -> list[Any]:
-        parts = [self.reporting.run(), self.startup.run(), self.sessions.collect()]
-        if self.tail is not None:
-            parts.append(self.tail.run())
+        parts = [self.reporting.run(), self.sessions.collect(), *self.loading.parts()]
         if self._settings.unsecured:
             self._key_is_here.set()
         else:
@@ -311,9 +302,9 @@ class Running:
                 context = tls_context(self._settings.ssl_cert_file, self._settings.ssl_key_file)
             except OSError as error:  # ssl.SSLError is one
                 pair = f"{self._settings.ssl_cert_file} with {self._settings.ssl_key_file}"
-                self.startup.block(f"TLS certificate {pair}: {error.strerror or error}")
+                self.loading.startup.block(f"TLS certificate {pair}: {error.strerror or error}")
             else:
-                self.startup.unblock()
+                self.loading.startup.unblock()
                 return context
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CERTIFICATE_PAUSE):
@@ -327,11 +318,13 @@ class Running:
                 self.verifier.use_key(await self.client.fetch_key())
             except EngineError as error:
                 failures += 1
+                self._key_missing = str(error)
                 if failures == 1:
                     log.warning("no public key from the engine yet: %s (trying on)", error)
                 await asyncio.sleep(pause(failures))
             else:
                 log.info("public key of the engine fetched")
+                self._key_missing = ""
                 self._key_is_here.set()
                 return
 

@@ -52,6 +52,8 @@ class Model:
     folder: Path
     respond: Respond | None = None
     health: int = 200
+    models: Any = None
+    """What it says of itself at /v1/models; 404 without."""
     heard: list[tuple[web.Request, bytes]] = field(default_factory=list)
     working: int = 0
     cancelled: int = 0
@@ -83,6 +85,8 @@ class Model:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/health":
             return web.Response(status=self.health)
+        if request.method == "GET" and request.path in {"/v1/models", "/version"}:
+            return web.json_response(self.models, status=200 if self.models else 404)
         body = await request.read()
         self.heard.append((request, body))  # type: ignore[arg-type] # a BaseRequest has all that tests look at
         self.working += 1
@@ -151,9 +155,9 @@ class System:
             found: dict[str, Any] = await answer.json()
             return found
 
-    async def until_state(self, *states: str) -> dict[str, Any]:
+    async def until_state(self, *states: str, within: float = 10.0) -> dict[str, Any]:
         """Wait until the worker says it is in one of ``states``."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(within):
             while True:
                 try:
                     found = await self.status()

@@ -2,16 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyworker.core.ledger import Ledger, Outcome
 from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.progress import Picture
+from pyworker.core.verdict import Verdict
 from pyworker.engine.reporter import Delivery, Reporter
 from pyworker.handler import Handler
 from pyworker.loop_watch import LoopWatch
-from pyworker.model.log_tail import LogTail
-from pyworker.model.startup import Startup
+from pyworker.model.load_watch import LoadWatch
+from pyworker.model.loading import Loading
+from pyworker.model.perf import Perf
+from pyworker.model.service_watch import ServiceWatch
 from pyworker.server.places import Places
 from pyworker.settings import Settings
 
@@ -24,10 +28,9 @@ class Parts:
     lifecycle: Lifecycle
     ledger: Ledger
     places: Places
-    startup: Startup
+    loading: Loading
     reporter: Reporter
     watch: LoopWatch
-    tail: LogTail | None
     handlers: Sequence[Handler]
     model_url: str
 
@@ -36,14 +39,19 @@ def status(parts: Parts) -> dict[str, Any]:
     """A JSON-ready picture of the worker now. Loads in the handlers' unit, times in seconds; holds no secret."""
     now = time.monotonic()
     life = parts.lifecycle
+    verdict = parts.loading.verdict()
+    tail = parts.loading.tail
     return {
         "state": life.state.value,
         "seconds_in_state": round(life.seconds_in_state(now), 3),
         "uptime": round(now - life.started_at, 3),
-        "why": why_not_ready(parts),
+        "why": verdict.line,
+        "why_not_ready": _why(verdict),
+        "progress": _progress(parts.loading.load_watch, life.started_at),
         "loadtime": life.load_time,
         "perf": life.perf,
-        "benchmark": _benchmark(parts.startup),
+        "benchmark": _benchmark(parts.loading.perf),
+        "in_service": _in_service(parts.loading.service),
         "history": [
             {"state": phase.state.value, "at": round(phase.since - life.started_at, 3)}
             for phase in life.history
@@ -64,33 +72,64 @@ def status(parts: Parts) -> dict[str, Any]:
         "public_url": parts.settings.public_url,
         "model_server": parts.model_url,
         "model_log": {
-            "path": str(parts.tail.path) if parts.tail else None,
-            "last_line": (parts.tail.last_lines or [""])[-1] if parts.tail else None,
+            "path": str(tail.path) if tail else None,
+            "last_line": (tail.last_lines or [""])[-1] if tail else None,
         },
         "unsecured": parts.settings.unsecured,
         "settings_given": list(parts.settings.given),
     }
 
 
-def why_not_ready(parts: Parts) -> str:
-    """One line: what the worker waits for; empty when it is ready."""
-    state = parts.lifecycle.state.value
-    waits = {
-        "loading": "waiting for the model server: no loaded line in its log and no 200 from its health route yet",
-        "proving": f"the proving request has not succeeded yet: {parts.startup.last_proof or 'it is under way'}",
-        "benchmarking": "measuring perf",
-        "confirming": "waiting for the engine's public key, or for the health route",
-        "errored": parts.lifecycle.error,
-        "draining": "finishing what runs, then leaving",
+def _why(verdict: Verdict) -> dict[str, Any]:
+    """The evidence of "why not ready?"."""
+    return {
+        "signals": [asdict(signal) for signal in verdict.signals],
+        "likely_cause": str(verdict.cause) if verdict.cause is not None else "",
     }
-    return waits.get(state, "")
 
 
-def _benchmark(startup: Startup) -> dict[str, Any] | None:
-    found = startup.result
+def _benchmark(perf: Perf) -> dict[str, Any] | None:
+    found = perf.result
     if found is None:
         return None
-    return {"median": found.median, "best": found.best, "spread": found.spread, "runs": list(found.runs)}
+    curve = perf.runner.curve if perf.runner is not None else ()
+    return {**asdict(found), "source": perf.source, "curve": [asdict(point) for point in curve]}
+
+
+def _progress(watch: LoadWatch, started_at: float) -> dict[str, Any]:
+    """Stages with the seconds after the start at which they began, how far the present one is, and what was told of it."""
+    return {
+        **_picture(watch.progress.picture()),
+        "stages": [
+            {"stage": leg.stage.value, "at": round(leg.since - started_at, 3)} for leg in watch.progress.legs
+        ],
+        "events": [
+            {"at": round(event.at - started_at, 3), "event": "progress", **_picture(event.picture)}
+            for event in watch.events
+        ],
+    }
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    return {
+        "stage": picture.stage.value,
+        "words": picture.words(),
+        "bytes": round(picture.done),
+        "bytes_per_second": round(picture.per_second),
+        "bytes_total": None if picture.total is None else round(picture.total),
+        "percent": None if picture.percent is None else round(picture.percent, 1),
+        "seconds_left": None if picture.left is None else round(picture.left, 1),
+    }
+
+
+def _in_service(watch: ServiceWatch) -> dict[str, Any]:
+    """Load per second served, and promised by the benchmark for what was in flight; a warning where they part for long."""
+    seen = watch.drift.seen
+    return {
+        "promised": None if seen is None else round(seen.promised, 3),
+        "served": None if seen is None else round(seen.served, 3),
+        "warning": watch.gap.words() if watch.gap is not None else "",
+    }
 
 
 def _requests(ledger: Ledger) -> dict[str, Any]:

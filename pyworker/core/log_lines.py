@@ -5,26 +5,26 @@ line cut out.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+from operator import itemgetter
 from typing import Final
+
+from pyworker.core.log_pattern import Mark, Pattern
 
 MAX_LINE: Final = 64 * 1024
 """Bytes kept of a line that has not ended: the rest of a longer one is searched in pieces."""
 
+OVERLAP: Final = 1024
+"""Bytes of such a piece that are searched again with the next one: a pattern may lie across the cut."""
+
 MAX_TEXT: Final = 500
 """Characters of a line that go into an event: it becomes a reason on the wire and in status."""
 
-_ANSI: Final = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
+MOST_CODES: Final = 16
+"""Colour codes that are taken out one by one, each in a single pass; logs use a handful."""
 
-
-class Mark(Enum):
-    """What a matching line means, most urgent first."""
-
-    FAILED = 0
-    LOADED = 1
-    INFO = 2
+_ANSI: Final = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][0-9A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +36,10 @@ class LogEvent:
     pattern: str
 
 
-class _Pattern:
-    """A substring, or with the prefix ``re:`` a regular expression."""
-
-    def __init__(self, mark: Mark, text: str) -> None:
-        self.mark = mark
-        self.text = text
-        raw = text.removeprefix("re:") if text.startswith("re:") else re.escape(text)
-        try:
-            self._regex = re.compile(raw.encode())
-        except re.error as error:
-            raise ValueError(f"log pattern {text!r} is no regular expression: {error}") from error
-        self._plain = None if text.startswith("re:") else text.encode()
-
-    def places(self, chunk: bytes) -> Iterator[int]:
-        """Where it is found. A substring by `bytes.find`, which is many times faster than a regex."""
-        if self._plain is None:
-            yield from (match.start() for match in self._regex.finditer(chunk))
-            return
-        at = chunk.find(self._plain)
-        while at >= 0:
-            yield at
-            at = chunk.find(self._plain, at + 1)
-
-
 class LineScanner:
-    """Fed with bytes as they are read; answers with events, each line at most once, in order.
+    """Fed with bytes as they are read; answers with events, in order, each line once.
 
+    A line is told twice only if what comes later in it is more urgent than what was told of its beginning.
     Raises ValueError for a pattern that is empty or no regular expression.
     """
 
@@ -70,58 +47,71 @@ class LineScanner:
         self, *, loaded: Iterable[str] = (), failed: Iterable[str] = (), info: Iterable[str] = ()
     ) -> None:
         marked = ((Mark.FAILED, failed), (Mark.LOADED, loaded), (Mark.INFO, info))
-        self._patterns = [_Pattern(mark, text) for mark, texts in marked for text in texts]
-        if any(not pattern.text.removeprefix("re:") for pattern in self._patterns):
-            raise ValueError("a log pattern must not be empty: it would match every line")
+        self._patterns = [Pattern(mark, text) for mark, texts in marked for text in texts]
         self._rest = b""
-        self._rest_told = False
+        self._told: Mark | None = None
+        """The most urgent thing told of the line that `_rest` is the beginning of."""
 
     def feed(self, chunk: bytes) -> list[LogEvent]:
-        """Events of the lines that ended in ``chunk``."""
+        """Events of the lines that ended in ``chunk``. A carriage return ends a line too, as progress bars use it."""
         text = self._rest + chunk if self._rest else chunk
+        if b"\r" in text:
+            text = text.replace(b"\r", b"\n")
         end = text.rfind(b"\n") + 1
-        lines, self._rest = text[:end], text[end:]
         events: list[LogEvent] = []
-        if lines:
-            events = self._scan(lines)
-            if self._rest_told:  # its first line was told by `flush` while it was half a line
-                first_end = lines.find(b"\n")
-                events = self._scan(lines[first_end + 1 :])
-            self._rest_told = False
+        if end:
+            events = self._scan(text[:end])
+            self._told = None
+        self._rest = text[end:]
         if len(self._rest) > MAX_LINE:
-            events += self._scan(self._rest)
-            self._rest = b""
+            events += self._scan_rest()
+            self._rest = self._rest[-OVERLAP:]
         return events
 
     def flush(self) -> list[LogEvent]:
         """Events of a last line without an end: for when the log has been still for a while."""
-        if not self._rest or self._rest_told:
-            return []
-        events = self._scan(self._rest)
-        self._rest_told = bool(events)
-        return events
+        return self._scan_rest() if self._rest else []
 
     def restart(self) -> None:
         """The log begins anew (rotated or truncated): what is left of the old one's last line is no line of it."""
         self._rest = b""
-        self._rest_told = False
+        self._told = None
+
+    def _scan_rest(self) -> list[LogEvent]:
+        events = self._scan(self._rest)
+        if events:
+            self._told = events[0].mark
+        return events
 
     def _scan(self, text: bytes) -> list[LogEvent]:
         if b"\x1b" in text:
-            text = _ANSI.sub(b"", text)
-        found: dict[int, tuple[int, _Pattern]] = {}
-        for order, pattern in enumerate(self._patterns):
-            for at in pattern.places(text):
-                start = text.rfind(b"\n", 0, at) + 1
-                if start not in found:
-                    found[start] = (order, pattern)
+            text = _plain(text)
+        found: dict[int, tuple[int, Pattern]] = {}
+        for pattern in self._patterns:  # most urgent first
+            for start, at in pattern.places(text):
+                found.setdefault(start, (at, pattern))
+        if 0 in found and self._told is not None and found[0][1].mark.value >= self._told.value:
+            del found[0]
         return [
-            LogEvent(found[start][1].mark, _line(text, start), found[start][1].text)
-            for start in sorted(found)
+            LogEvent(pattern.mark, _excerpt(text, start, at), pattern.text)
+            for start, (at, pattern) in sorted(found.items(), key=itemgetter(0))
         ]
 
 
-def _line(text: bytes, start: int) -> str:
+def _plain(text: bytes) -> bytes:
+    """Without colours: the few codes that a log uses are replaced one by one, which is faster than by the pattern."""
+    for _ in range(MOST_CODES):
+        code = _ANSI.search(text)
+        if code is None:
+            return text
+        text = b"".join(text.split(code[0]))  # a third faster than replace
+    return _ANSI.sub(b"", text)
+
+
+def _excerpt(text: bytes, start: int, at: int) -> str:
+    """The line that begins at ``start``; of a long one that part which has ``at`` in it."""
     end = text.find(b"\n", start)
-    line = text[start : len(text) if end < 0 else end]
-    return line.decode("utf-8", "replace").strip()[:MAX_TEXT]
+    end = len(text) if end < 0 else end
+    if end - start > MAX_TEXT and at - start > MAX_TEXT // 2:
+        start = at - MAX_TEXT // 4
+    return text[start:end].decode("utf-8", "replace").strip("\0 \t")[:MAX_TEXT]

@@ -7,6 +7,7 @@ worker is Ready; ask one question the official way; tell what to try next; stay 
 import asyncio
 import fcntl
 import os
+import re
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ READY_TIMEOUT: Final = 300.0
 ANSWER_TIMEOUT: Final = 120.0
 POLL: Final = 0.1
 INTERRUPTED: Final = 130
+_FIGURES: Final = re.compile(r"[\d.]+|\(.*\)")
 """Exit status of a run stopped before it had shown anything, as shells have it for Ctrl-C."""
 
 DRAIN: Final = 30.0
@@ -264,7 +266,9 @@ class Local:
                         or status
                     )
                     now = f"{status.get('state', 'starting')}: {status.get('why') or 'under way'}"
-                    if now != told:
+                    if _FIGURES.sub("", now) != _FIGURES.sub(
+                        "", told
+                    ):  # not a line for every run, try or percent
                         told = now
                         self._step(f"worker {now}")
                     await asyncio.sleep(POLL)

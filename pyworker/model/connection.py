@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
     """One connection: a request at a time, and its answer."""
 
     __slots__ = (
-        "_asked", "_asked_at", "_begun", "_chunks", "_client_sends", "_framed", "_full", "_head", "_left",
+        "_asked", "_asked_at", "_begun", "_chunks", "_client_sends", "_framed", "_full", "_head", "_head_came", "_left",
         "_lost", "_on_room", "_reader", "_reading_paused", "_released", "_sender", "_stays", "_switched",
         "_take", "_timer", "_timer_at", "_transport", "closed", "heard", "loop", "moved_at", "used",
     )  # fmt: skip
@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._asked_at = 0.0
         self.moved_at = 0.0
         """When the last byte went or came, in the loop's seconds."""
+        self._head_came = inf
         self.heard = False
         """Whether a byte has come since the request went out."""
         self._sender: asyncio.Task[None] | None = None
@@ -105,6 +106,11 @@ class Connection(asyncio.Protocol):
         self._take: Callable[[bytes], None] = self._take_unasked
         """What becomes of the bytes that come next."""
 
+    @property
+    def flowed_at(self) -> float | None:
+        """When an answer's body last grew; None when it has not. A head alone is no life: a frozen vLLM sends heads still."""
+        return self.moved_at if self.moved_at > self._head_came else None
+
     # Asking...
 
     def send(self, asked: Asked, reader: Reader) -> None:
@@ -116,6 +122,7 @@ class Connection(asyncio.Protocol):
         self._take = self._take_head
         self.heard = False
         self._asked_at = self.moved_at = self.loop.time()
+        self._head_came = inf
         body = asked.body
         if isinstance(body, Upload):
             self._client_sends = True
@@ -266,6 +273,7 @@ class Connection(asyncio.Protocol):
                 return
             self._switched = True
         self._head = head
+        self._head_came = self.moved_at
         self._stays = head.stays
         bodiless = self._asked.is_head or head.bodiless
         self._framed = self._reader.answered(head, bodiless=bodiless)
@@ -318,6 +326,7 @@ class Connection(asyncio.Protocol):
         """The answer is whole: the connection is free for the next request, if both sides have said all."""
         stays = self._stays and self._all_sent() and not self._switched and not self.closed
         reader = self._reader
+        self._head_came = -inf
         self._forget()
         if stays:
             self.used = True

@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Final
 
+from pyworker.core.answers import error_inside, first_line, kind_of
 from pyworker.core.benchmark import Run, Sample
 from pyworker.core.errors import AnswerBroken, Refusal
 from pyworker.handler import JSON_TYPE, Handler, Work
@@ -16,8 +17,6 @@ log = logging.getLogger(__name__)
 ANSWER_TIMEOUT: Final = 300.0
 """Seconds for one answer: a first request may have to compile kernels, but a server that never answers must be told."""
 
-_EXCERPT: Final = 200
-
 
 class Measure:
     """Requests of ``handler``'s benchmark, sent as a client's would be, their bodies read to the end."""
@@ -26,10 +25,21 @@ class Measure:
         self._handler = handler
         self._model = model
 
-    async def one(self) -> Sample:
+    async def one(self, limit: float = ANSWER_TIMEOUT) -> Sample:
         """Send one request; never raises for what the model server or the handler does wrong, but says it."""
         work = await self._sample()
-        return await self._sent(work) if isinstance(work, Work) else work
+        return await self._sent(work, limit) if isinstance(work, Work) else work
+
+    async def run(self, concurrency: int) -> Run:
+        """One round: ``concurrency`` requests at once, timed from when they are made until the last body was read."""
+        made = [await self._sample() for _ in range(concurrency)]
+        unmade = tuple(one for one in made if isinstance(one, Sample))
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._sent(one, ANSWER_TIMEOUT)) for one in made if isinstance(one, Work)
+            ]
+        return Run(time.monotonic() - began, tuple(task.result() for task in tasks) + unmade)
 
     async def _sample(self) -> Work | Sample:
         """A request, made in a thread as an author's generator may take its time; or the failure to make one."""
@@ -38,21 +48,22 @@ class Measure:
         except Refusal as refusal:
             return Sample(0.0, ok=False, why=refusal.reason)
 
-    async def _sent(self, work: Work) -> Sample:
+    async def _sent(self, work: Work, limit: float) -> Sample:
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                why = await self._send(work)
+            async with asyncio.timeout(limit):
+                kind, size, why = await self._send(work)
         except TimeoutError:
-            why = f"no whole answer in {ANSWER_TIMEOUT:g} s"
+            return Sample(work.load, ok=False, why=f"no whole answer in {limit:g} s")
         except (Refusal, AnswerBroken) as error:
-            why = str(error)
-        return Sample(work.load, ok=not why, why=why)
+            return Sample(work.load, ok=False, why=str(error))
+        return Sample(work.load, not why, why, time.monotonic() - began, size, kind)
 
-    async def _send(self, work: Work) -> str:
-        """What was wrong with the answer; empty when nothing was."""
+    async def _send(self, work: Work) -> tuple[str, int, str]:
+        """Content type and size of the answer, and what was wrong with it; empty when nothing was."""
         if self._handler.call is not None:
-            await self._handler.answer(work.body)
-            return ""
+            answered = await self._handler.answer(work.body)
+            return JSON_TYPE, len(answered), ""
         assert self._model is not None
         content_type, body = (JSON_TYPE, work.body) if work.form is None else await encode_form(work.form)
         path = self._handler.model_path
@@ -63,22 +74,15 @@ class Measure:
             content = await answer.read()
         finally:
             answer.close()
-        if answer.status == 200:  # noqa: PLR2004 - the one status that is an answer to a benchmark
-            return _error_in_stream(content)
-        first_line = content.decode("utf-8", "replace").strip().partition("\n")[0][:_EXCERPT]
-        return f"POST {path} answered {answer.status}: {first_line}"
-
-    async def run(self, concurrency: int) -> Run:
-        """One round: ``concurrency`` requests at once, timed from when they are made until the last body was read."""
-        made = [await self._sample() for _ in range(concurrency)]
-        unmade = tuple(one for one in made if isinstance(one, Sample))
-        began = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._sent(one)) for one in made if isinstance(one, Work)]
-        return Run(time.monotonic() - began, tuple(task.result() for task in tasks) + unmade)
+        kind = next((value for name, value in answer.headers if name.lower() == b"content-type"), b"")
+        return kind_of(kind.decode("latin-1")), len(content), _wrong(path, answer.status, content)
 
 
-def _error_in_stream(content: bytes) -> str:
-    """llama.cpp and vLLM report what goes wrong after the 200 as an event ``data: {"error": …}``."""
-    at = content.find(b'data: {"error"')
-    return "" if at < 0 else content[at : at + _EXCERPT].decode("utf-8", "replace").partition("\n")[0]
+def _wrong(path: str, status: int, content: bytes) -> str:
+    """What makes an answer no success; empty when it is one."""
+    if status != 200:  # noqa: PLR2004 - the one status that is an answer to a benchmark
+        return f"POST {path} answered {status}: {first_line(content) or '(no body)'}"
+    if not content.strip():
+        return f"POST {path} answered 200 with an empty body"
+    error = error_inside(content)
+    return f"POST {path} answered 200 with an error inside: {error}" if error else ""

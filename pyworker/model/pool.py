@@ -39,6 +39,19 @@ class ModelServer:
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._beginnings: dict[tuple[str, str], bytes] = {}
+        self._last_byte_at: float | None = None
+
+    @property
+    def last_byte_at(self) -> float | None:
+        """The loop's time (monotonic seconds) of the newest byte of any answer's body; None before the first."""
+        known = [one.flowed_at for one in self._open]
+        return max((at for at in (*known, self._last_byte_at) if at is not None), default=None)
+
+    def _remember_life(self, connection: Connection) -> None:
+        """Before a connection forgets: with the next request, or because it is gone."""
+        flowed = connection.flowed_at
+        if flowed is not None and (self._last_byte_at is None or flowed > self._last_byte_at):
+            self._last_byte_at = flowed
 
     # A request...
 
@@ -136,6 +149,7 @@ class ModelServer:
         return connection
 
     def _released(self, connection: Connection) -> None:
+        self._remember_life(connection)
         if connection.closed:
             return
         if len(self._idle) >= MAX_IDLE_CONNECTIONS:
@@ -144,6 +158,7 @@ class ModelServer:
             self._idle.append(connection)
 
     def _lost(self, connection: Connection) -> None:
+        self._remember_life(connection)
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)

@@ -6,6 +6,7 @@ move a figure. From then on whatever is refused is told to the engine.
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,6 +58,8 @@ class Door:
         self._ledger = ledger
         self._sessions = sessions
         self.max_body_size = max_body_size
+        self.why_not_ready: Callable[[], str] = lambda: ""
+        """One line: what the worker waits for."""
 
     # Reading and verifying: nothing is counted yet...
 
@@ -171,5 +174,6 @@ class Door:
             return
         if state is State.DRAINING:
             raise NotReady("this worker is draining: ask the engine for another", retry_after=RETRY_DRAINING)
-        why = f": {self._lifecycle.error}" if self._lifecycle.error else ""
+        line = self.why_not_ready() or self._lifecycle.error
+        why = f": {line}" if line else ""
         raise NotReady(f"the model is not ready ({state.value}{why})", retry_after=RETRY_NOT_READY)

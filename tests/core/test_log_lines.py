@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyworker.core.log_lines import MAX_LINE, MAX_TEXT, LineScanner, LogEvent, Mark
+from pyworker.core.log_lines import MAX_LINE, MAX_TEXT, LineScanner, LogEvent
+from pyworker.core.log_pattern import Mark
 
 
 def scanner() -> LineScanner:
@@ -22,6 +23,7 @@ def test_lines_are_named_in_order() -> None:
         (Mark.INFO, "loading 1"),
         (Mark.FAILED, "Error: no"),
         (Mark.LOADED, "model loaded"),
+        (Mark.LOADED, "ready in 5 s"),
     ]
 
 
@@ -86,6 +88,79 @@ def test_odd_bytes_do_not_hide_a_line(raw: bytes) -> None:
     assert event.line.endswith("model loaded")
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
+def test_anchors_are_those_of_lines(end: bytes) -> None:
+    scan = LineScanner(loaded=["re:^up$", "re:^ready in [0-9]+ s$"])
+    lines = (b"wake up", b"up", b"up and away", b"ready in 5 s", b"not ready in 5 s")
+
+    assert [event.line for event in scan.feed(b"".join(line + end for line in lines))] == [
+        "up",
+        "ready in 5 s",
+    ]
+
+
+def test_a_regular_expression_sees_one_line_at_a_time() -> None:
+    scan = LineScanner(loaded=["re:model\\s+loaded", "re:a[^,]*z"])
+
+    assert scan.feed(b"model\nloaded\na\nz\n") == []
+    assert [event.line for event in scan.feed(b"model\nmodel  loaded\n")] == ["model  loaded"]
+
+
+def test_a_progress_bar_is_many_lines_of_which_the_one_that_matters_is_told() -> None:
+    scan = scanner()
+
+    assert marks(scan.feed(b"10%\r20%\rError: disk full\r30%")) == [(Mark.FAILED, "Error: disk full")]
+
+
+def test_what_comes_later_in_a_told_line_is_told_if_it_is_more_urgent() -> None:
+    scan = scanner()
+    scan.feed(b"loading the weights")
+
+    assert [Mark.INFO] == [event.mark for event in scan.flush()]
+    assert marks(scan.feed(b": Error: no\n")) == [(Mark.FAILED, "loading the weights: Error: no")]
+
+
+def test_a_pattern_across_the_cut_of_an_endless_line_is_found() -> None:
+    scan = scanner()
+
+    assert scan.feed(b"x" * MAX_LINE + b"Err") == []
+
+    [event] = scan.feed(b"or: here\n")
+
+    assert (Mark.FAILED, True) == (event.mark, event.line.endswith("Error: here"))
+
+
+def test_an_endless_line_is_told_once() -> None:
+    scan = scanner()
+    told = [event for _ in range(80) for event in scan.feed(b"Error: " + b"x" * MAX_LINE)]
+    told += scan.feed(b"\n")
+
+    assert [Mark.FAILED] == [event.mark for event in told]
+
+
+def test_of_a_long_line_the_part_that_matters_is_told() -> None:
+    [event] = scanner().feed(b"a" * 3000 + b" Error: disk full\n")
+
+    assert event.line.endswith("Error: disk full")
+    assert len(event.line) <= MAX_TEXT
+
+
+def test_more_colours_than_anyone_uses() -> None:
+    text = b"".join(b"\x1b[%dm%c" % (30 + number, letter) for number, letter in enumerate(b"model loaded"))
+    text += b"".join(b"\x1b[%dm" % number for number in range(100, 120)) + b"\x1b(B\n"
+
+    assert marks(scanner().feed(text)) == [(Mark.LOADED, "model loaded")]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("pattern", ["re:.*loaded.*in", "re:[^,]*loaded, in", "re:(.|x)*loaded"])
+def test_no_pattern_takes_for_ever_on_a_line_of_megabytes(pattern: str) -> None:
+    scan = LineScanner(loaded=[pattern], failed=["Error:"])
+    events = scan.feed(b"x loaded " * 600_000 + b"Error:\n")
+
+    assert [Mark.FAILED] == [event.mark for event in events]
+
+
 def test_an_endless_line_is_searched_and_not_kept() -> None:
     scan = scanner()
     events = scan.feed(b"x" * MAX_LINE + b"Error: inside")
@@ -102,7 +177,9 @@ def test_nonsense_patterns_are_refused(patterns: list[str]) -> None:
 
 
 LINES = st.lists(
-    st.sampled_from([b"model loaded", b"Error: a", b"loading", b"x", b"", b"\x1b[1mloading\x1b[0m"]),
+    st.sampled_from(
+        [b"model loaded", b"Error: a", b"loading", b"x", b"", b"\x1b[1mloading\x1b[0m", b"ready in 5 s\r"]
+    ),
     max_size=12,
 )
 
