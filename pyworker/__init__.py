@@ -5,18 +5,19 @@ proxies signed requests, and reports load and health to the Serverless engine.
 
 The map, top down; imports point down, and what stands on one line does not know its neighbours::
 
-    cli                     the command line: up, run, engine, status
+    cli                     the command line: up, run, bench, engine, status
+    bench                   measures a model server by hand
     instance  local_engine  `up`: processes side by side · a Serverless engine on one machine
     worker                  builds every part once, runs them, drains on a signal
     console                 what a person looks at: status as JSON, terminal view, admin port
     server                  what clients talk to: app (routes, TLS), proxy (a request's life), relay (bytes), sessions
-    model  engine           the model server: connection, log_tail, measure, startup · the engine: client,
-                            reporter (and its thread), journal, beacon
+    model  engine           the model server: connection, pool; loading (log_tail, startup, proof, perf, watches)
+                            · the engine: client, reporter (and its thread), journal, beacon
     loop_watch              notices a blocked event loop, and whose code blocks it
     handler                 an author's handler at work, its functions fenced
     config  settings  logs  what an author writes · what the instance says · log lines
     core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,
-                            lifecycle, log_lines, benchmark, errors
+                            lifecycle, log_lines, progress, liveness, benchmark, drift, verdict, errors
 
 Public names are what handlers and ``worker.py`` files use.
 """

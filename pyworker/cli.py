@@ -1,4 +1,4 @@
-"""The command line: up, run, engine, status."""
+"""The command line: up, run, bench, engine, status."""
 
 import argparse
 import asyncio
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from pyworker import bench
 from pyworker.config import ConfigError, WorkerConfig
 from pyworker.console import terminal
 from pyworker.engine.beacon import beacon, known
@@ -69,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a worker: a module (handlers.llama) or a file (worker.py)")
     run.add_argument("what", metavar="MODULE_OR_FILE")
     run.set_defaults(command=_run)
+    measure = commands.add_parser("bench", help="measure perf of a model server by hand")
+    bench.add_options(measure)
+    measure.set_defaults(command=_bench)
     engine = commands.add_parser("engine", help="a Serverless engine on this machine, for trying workers")
     engine.add_argument("--host", default=EngineOptions().host)
     engine.add_argument("--port", type=int, default=EngineOptions().port)
@@ -189,6 +193,23 @@ def _run_worker(what: str) -> int:
         raise UserError(f"{what} starts no worker and defines no `config = WorkerConfig(...)`")
     found.run()
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """Measure what the user names, which is not served meanwhile."""
+    Worker.collected = []
+    try:
+        names = _names_of(options.what)
+        found = [*Worker.collected, names.get("config"), getattr(names.get("worker"), "config", None)]
+    finally:
+        Worker.collected = None
+    config = next((one for one in found if isinstance(one, WorkerConfig)), None)
+    if config is None:
+        raise UserError(f"{options.what} starts no worker and defines no `config = WorkerConfig(...)`")
+    try:
+        return bench.bench(config, options)
+    except bench.BenchError as error:
+        raise UserError(str(error)) from error
 
 
 class _StartedWorkers:

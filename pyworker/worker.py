@@ -62,6 +62,9 @@ class Worker:
     listened: ClassVar[bool] = False
     """Whether one of them has served: an end after that is a crash to restart from, not a start that failed."""
 
+    collected: ClassVar[list[WorkerConfig] | None] = None
+    """Where `run` leaves its configuration instead of serving, while someone only wants to know it; None otherwise."""
+
     def __init__(self, config: WorkerConfig, *, settings: Settings | None = None) -> None:
         self.config = config
         self.settings = settings or Settings.from_env()
@@ -69,12 +72,18 @@ class Worker:
 
     def run(self, **_: Any) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return. Keyword arguments of the official package are ignored."""
+        if Worker.collected is not None:
+            Worker.collected.append(self.config)
+            return
         set_up_logging(self.settings.log_level, self.settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self.run_async())
 
     async def run_async(self, **_: Any) -> None:
         """`run`, in a loop that runs already."""
+        if Worker.collected is not None:
+            Worker.collected.append(self.config)
+            return
         Worker.runs += 1
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -150,7 +159,7 @@ class Running:
         )
         self.watch = LoopWatch()
         self.reporting = ReporterThread(self.reporter, [self.watch.run])
-        self.model = _model_server(config, handlers)
+        self.model = model_server_of(config, handlers)
         self._sessions = Sessions(most=config.max_sessions, longest=settings.session_max_lifetime)
         self.door = Door(
             verifier=self.verifier,
@@ -372,7 +381,7 @@ def _log_path(config: WorkerConfig, settings: Settings) -> Path | None:
     return Path(name) if name and config.lifecycle is None else None
 
 
-def _model_server(config: WorkerConfig, handlers: Sequence[Handler]) -> ModelServer | None:
+def model_server_of(config: WorkerConfig, handlers: Sequence[Handler]) -> ModelServer | None:
     """None where every handler is a remote function. Raises ValueError when one is needed and not named."""
     if config.model_server_url is None:
         if all(handler.call is not None for handler in handlers):

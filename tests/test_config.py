@@ -65,6 +65,9 @@ WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("generator", lambda: BenchmarkConfig(generator=5), "BenchmarkConfig.generator=5: must be a function"),  # type: ignore[arg-type]
     ("runs", lambda: BenchmarkConfig(runs=0), "BenchmarkConfig.runs=0: must be a whole number, 1 or more"),
     ("concurrency", lambda: BenchmarkConfig(concurrency=-1), "BenchmarkConfig.concurrency=-1: must be"),
+    ("concurrency_word", lambda: BenchmarkConfig(concurrency="all"), "BenchmarkConfig.concurrency='all': must be a whole number, 1 or more, \"auto\", or None"),  # type: ignore[arg-type]
+    ("stall", lambda: handler(stall_timeout=0), ".stall_timeout=0: must be seconds, more than 0, or None for SERVE_STALL_TIMEOUT"),
+    ("size", lambda: WorkerConfig(model_size_gb=0), "WorkerConfig.model_size_gb=0: must be more than 0, or None"),
     ("warmup", lambda: BenchmarkConfig(do_warmup=None), "BenchmarkConfig.do_warmup=None: must be True or False"),  # type: ignore[arg-type]
     ("patterns", lambda: LogActionConfig(on_load="x"), "LogActionConfig.on_load='x': must be a list of strings"),  # type: ignore[arg-type]
     ("regex", lambda: LogActionConfig(on_error=["re:("]), "LogActionConfig.on_error: log pattern 're:('"),
@@ -90,6 +93,16 @@ def test_nonsense_is_named_with_field_value_and_what_is_allowed(
         make()
 
     assert message in str(caught.value)
+
+
+def test_the_concurrency_of_a_benchmark_may_be_left_to_it() -> None:
+    config = WorkerConfig(
+        handlers=[handler(benchmark_config=BenchmarkConfig(dataset=[{}], concurrency="auto"))]
+    )
+    [carrier] = handlers_of(config, perf_is_known=False)
+
+    assert carrier.benchmark is not None
+    assert carrier.benchmark.auto
 
 
 def test_two_benchmarks_are_an_error_that_names_both() -> None:

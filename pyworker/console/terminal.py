@@ -18,12 +18,29 @@ def show(picture: dict[str, Any], console: Console) -> None:
     )
     if picture["why"]:
         console.print(f"  {picture['why']}", markup=False)
+    if picture["why"] and state != "draining":
+        console.print(evidence(picture["why_not_ready"]))
+    if picture["in_service"]["warning"]:
+        console.print(Text(f"  {picture['in_service']['warning']}", style="yellow"))
     if picture["unsecured"]:
         console.print("  UNSECURED: requests are not checked for a signature", style="bold red")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in rows(picture):
         table.add_row(name, Text(value))
     console.print(table)
+
+
+def evidence(why: dict[str, Any]) -> Table:
+    """Each signal: is it as it should be, what is it, how old is that, and what would turn it green."""
+    table = Table("", "signal", "now", "age", "turns green with", box=None, padding=(0, 2, 0, 0))
+    for signal in why["signals"]:
+        mark = Text("ok", style="green") if signal["good"] else Text("--", style="red")
+        age = "" if signal["age"] is None else f"{signal['age']:.1f} s"
+        wants = "" if signal["good"] else signal["wants"]
+        table.add_row(mark, Text(signal["name"]), Text(signal["value"]), age, Text(wants))
+    if why["likely_cause"]:
+        table.add_row("", "likely cause", Text(why["likely_cause"], style="yellow"), "", "")
+    return table
 
 
 def rows(picture: dict[str, Any]) -> list[tuple[str, str]]:
@@ -38,6 +55,9 @@ def rows(picture: dict[str, Any]) -> list[tuple[str, str]]:
     )
     return [
         ("perf", f"{picture['perf']:.1f} load/s" if picture["perf"] else "not measured yet"),
+        ("benchmark", _benchmark(picture["benchmark"])),
+        ("in service", _in_service(picture["in_service"])),
+        ("stages", _stages(picture["progress"])),
         ("load time", f"{loadtime:.1f} s" if loadtime is not None else "not ready yet"),
         (
             "in flight",
@@ -58,6 +78,27 @@ def rows(picture: dict[str, Any]) -> list[tuple[str, str]]:
         ("routes", ", ".join(picture["routes"])),
         ("model log", str(picture["model_log"]["last_line"] or "")),
     ]
+
+
+def _benchmark(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f"median {found['median']:.1f}, best {found['best']:.1f}, spread {100 * found['spread']:.0f} %, "
+        f"{found['concurrency']} at once, p50 {found['p50']:.2f} s, p95 {found['p95']:.2f} s; {found['source']}"
+    )
+
+
+def _in_service(seen: dict[str, Any]) -> str:
+    if seen["promised"] is None:
+        return ""
+    return f"{seen['served']:.1f} load/s served, {seen['promised']:.1f} promised for what was in flight"
+
+
+def _stages(progress: dict[str, Any]) -> str:
+    """Each stage and when it began; how far the present one is."""
+    begun = " > ".join(f"{one['stage']} {one['at']:.1f} s" for one in progress["stages"])
+    return f"{begun}; {progress['words']}" if progress["percent"] is not None else begun
 
 
 def _told(report: dict[str, Any] | None) -> str:

@@ -105,6 +105,10 @@ class Progress:
             while len(self._disk) > 2 and now - self._disk[1][0] >= WINDOW:  # noqa: PLR2004 - the ends of a span
                 self._disk.popleft()
         self._reading = reading
+        return self.enter(now, state)
+
+    def enter(self, now: float, state: State) -> bool:
+        """The worker is in ``state`` at ``now``. True: that is a new stage."""
         stage = _OF_STATE.get(state) or self._guess()
         if stage is self.legs[-1].stage:
             return False

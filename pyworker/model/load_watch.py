@@ -76,6 +76,12 @@ class LoadWatch:
                 )
             await asyncio.sleep(min(EVERY, self._load_timeout / 4, self._stall_timeout / 4))
 
+    def entered(self) -> None:
+        """The worker's state has changed: its stage begins now, not with the next look."""
+        now = time.monotonic()
+        if self.progress.enter(now, self._lifecycle.state):
+            self._tell(now, new_stage=True)
+
     def _verdict(self, now: float) -> str:
         """Why this load has failed; empty while it may go on."""
         if now - self._began >= self._load_timeout:

@@ -56,6 +56,7 @@ class Loading:
     ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
+        self._announce = announce
         self._ledger = ledger
         self._model = model
         self._gauges = gauges
@@ -73,7 +74,7 @@ class Loading:
         self.health = HealthWatch(*health, last_byte_at=self._last_byte_at) if health is not None else None
         self.startup = Startup(
             lifecycle=lifecycle,
-            announce=announce,
+            announce=self._changed,
             proof=self.proof,
             perf=self.perf,
             health=self.health,
@@ -129,6 +130,11 @@ class Loading:
         return parts
 
     # What the parts ask for...
+
+    def _changed(self) -> None:
+        """The worker's state has changed."""
+        self.load_watch.entered()
+        self._announce()
 
     def _last_byte_at(self) -> float | None:
         return self._model.last_byte_at if self._model is not None else None

@@ -146,6 +146,32 @@ async def test_what_cannot_be_started_is_said_and_tried_again(
     assert list(PAUSES) == sorted(PAUSES)
 
 
+async def test_a_server_that_exits_with_zero_and_leaves_orphans_is_rid_of_them_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As vLLM does when its engine core has been killed."""
+    monkeypatch.setattr("pyworker.instance.unattended.PAUSES", (0.01,))
+    code = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
+        "open(sys.argv[1], 'a').write(f'{child.pid}\\n')\n"
+        "os._exit(0)\n"
+    )
+    pids = tmp_path / "pids"
+    part = Part("model server", [sys.executable, "-c", code, str(pids)], environment={}, log=tmp_path / "log")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(keep(part))
+        await eventually(lambda: pids.exists() and len(pids.read_text().split()) >= 3)
+        task.cancel()
+    await part.stop(0)
+
+    assert any("exited with 0" in message for message in caplog.messages)
+    for pid in pids.read_text().split():
+        await eventually(
+            lambda pid=pid: not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == "zombie"  # type: ignore[misc] # bound at once
+        )
+
+
 async def test_an_epitaph_names_the_likely_cause(tmp_path: Path) -> None:
     code = "import sys; print('fine'); print('Error: no such model'); print('bye'); sys.exit(3)"
     part = Part("model server", [sys.executable, "-c", code], environment={}, log=tmp_path / "log")

@@ -1,10 +1,12 @@
 """A load that moves, stands still, or takes too long; disk and GPU are the test's."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -169,6 +171,46 @@ def test_the_real_gauges_read_the_disk_once_a_file_system(tmp_path: Path) -> Non
     assert both is not None
     assert abs(both - one) < 1e9  # others write, too
     assert InstanceGauges([tmp_path / "not there"]).disk() is None
+
+
+class _NvmlError(Exception):
+    pass
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """NVML as on a machine with two GPUs: the library itself needs a driver."""
+    fake = ModuleType("pynvml")
+    functions = {
+        "NVMLError": _NvmlError,
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetName": lambda _: "NVIDIA H100",
+        "nvmlDeviceGetMemoryInfo": lambda index: SimpleNamespace(used=1e9 * (index + 1)),
+    }
+    for name, value in functions.items():
+        setattr(fake, name, value)
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    return fake
+
+
+def test_gpus_are_named_and_their_memory_is_added_up(nvml: ModuleType) -> None:
+    gauges = InstanceGauges([])
+
+    assert gauges.gpu_memory() == 3e9
+    assert gauges.device() == "NVIDIA H100 + NVIDIA H100"
+
+
+def test_a_gpu_that_fell_off_the_bus_is_none(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_: int) -> None:
+        raise _NvmlError
+
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByIndex", lost)
+    gauges = InstanceGauges([])
+
+    assert gauges.gpu_memory() is None
+    assert gauges.device().endswith("CPUs")
 
 
 def test_without_a_gpu_there_is_no_gpu_memory_and_the_device_is_named_all_the_same() -> None:

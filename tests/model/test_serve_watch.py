@@ -159,11 +159,12 @@ async def test_a_byte_for_anyone_while_the_proof_waits_is_life() -> None:
     proof, told = Scripted(ok=False), Told()
     heard: list[float] = []
     async with asyncio.TaskGroup() as group:
-        group.create_task(watched(proof, told, heard, 0.5))
+        group.create_task(watched(proof, told, heard, 0.8))
         await eventually(lambda: proof.limits)
         heard.append(time.monotonic())
 
     assert told.failures == []
+    assert len(proof.limits) == 2  # it is suspected again once it has been silent for as long again
 
 
 async def test_a_proof_that_fails_is_the_end() -> None:
