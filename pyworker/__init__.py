@@ -17,7 +17,7 @@ The map, top down; imports point down, and what stands on one line does not know
     handler                 an author's handler at work, its functions fenced
     config  settings  logs  what an author writes · what the instance says · log lines
     core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,
-                            lifecycle, log_lines, progress, liveness, benchmark, drift, verdict, errors
+                            lifecycle, log_lines, progress, liveness, benchmark, drift, redact, verdict, errors
 
 Public names are what handlers and ``worker.py`` files use.
 """
