@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from pyworker.core.benchmark import Statistic
 from pyworker.core.log_lines import LineScanner
+from pyworker.core.redact import excerpt
 from pyworker.core.signature import Origin
 
 DEFAULT_ENGINE: Final = "https://run.vast.ai"
@@ -312,7 +313,7 @@ def setting(name: str, default: _T) -> _T:
         value: _T = readers[type(default)](text)
     except ValueError as error:
         kind = {bool: "true or false", int: "a whole number"}.get(type(default), "a number")
-        raise SettingsError([f"{name}={text[:100]!r}: must be {kind}"]) from error
+        raise SettingsError([f"{name}={excerpt(text, most=100)!r}: must be {kind}"]) from error
     return value
 
 
@@ -336,7 +337,7 @@ class _Reader:
         try:
             value: _T = variable.read(text)
         except ValueError as error:
-            shown = "(hidden)" if variable.secret else repr(text[:100])
+            shown = "(hidden)" if variable.secret else repr(excerpt(text, most=100))
             self.problems.append(f"{name}={shown}: {_sentence(error, variable)}")
             return default
         return value

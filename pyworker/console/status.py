@@ -8,6 +8,7 @@ from typing import Any
 from pyworker.core.ledger import Ledger, Outcome
 from pyworker.core.lifecycle import Lifecycle
 from pyworker.core.progress import Picture
+from pyworker.core.redact import excerpt
 from pyworker.core.verdict import Verdict
 from pyworker.engine.reporter import Delivery, Reporter
 from pyworker.handler import Handler
@@ -59,7 +60,7 @@ def status(parts: Parts) -> dict[str, Any]:
         "requests": _requests(parts.ledger),
         "lanes": parts.places.status(),
         "engine": {
-            "addresses": list(parts.settings.report_addrs),
+            "addresses": [excerpt(address) for address in parts.settings.report_addrs],
             "worker_status": _delivery(parts.reporter.statuses, now),
             "delete_requests": {
                 **_delivery(parts.reporter.ends, now),
@@ -73,7 +74,7 @@ def status(parts: Parts) -> dict[str, Any]:
         "model_server": parts.model_url,
         "model_log": {
             "path": str(tail.path) if tail else None,
-            "last_line": (tail.last_lines or [""])[-1] if tail else None,
+            "last_line": excerpt((tail.last_lines or [""])[-1]) if tail else None,
         },
         "unsecured": parts.settings.unsecured,
         "settings_given": list(parts.settings.given),

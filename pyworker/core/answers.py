@@ -3,8 +3,7 @@
 import re
 from typing import Final
 
-EXCERPT: Final = 200
-"""Characters of a body that go into a reason."""
+from pyworker.core.redact import WINDOW, excerpt
 
 _ERROR: Final = re.compile(rb'^(?:data: ?)?\{\s*"error"\s*:\s*(?!null|"")', re.MULTILINE)
 
@@ -16,8 +15,8 @@ def error_inside(content: bytes) -> str:
 
 
 def first_line(content: bytes) -> str:
-    """The first line that is not empty, at most `EXCERPT` characters of it."""
-    return content[: 8 * EXCERPT].decode("utf-8", "replace").strip().partition("\n")[0].strip()[:EXCERPT]
+    """An excerpt of the first line that is not empty."""
+    return excerpt(content[: 2 * WINDOW].decode("utf-8", "replace").strip().partition("\n")[0])
 
 
 def kind_of(content_type: str) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-MAX_QUOTED: Final = 200
+from pyworker.core.redact import excerpt
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What it looks like, and the line that says so."""
+    """What it looks like, and an excerpt of the line that says so."""
 
     words: str
     line: str
@@ -88,9 +88,9 @@ def cause(lines: Sequence[str]) -> Cause | None:
     """The newest known trouble in ``lines`` (oldest first), else the newest line that sounds like one."""
     for line in reversed(lines):
         for pattern, words in _KNOWN:
-            if pattern.search(line):
-                return Cause(words, line.strip()[:MAX_QUOTED])
+            if found := pattern.search(line):
+                return Cause(words, excerpt(line, around=found[0]))
     for line in reversed(lines):
-        if _TELLING.search(line):
-            return Cause("its log tells of an error", line.strip()[:MAX_QUOTED])
+        if found := _TELLING.search(line):
+            return Cause("its log tells of an error", excerpt(line, around=found[0]))
     return None

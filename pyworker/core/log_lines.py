@@ -11,15 +11,13 @@ from operator import itemgetter
 from typing import Final
 
 from pyworker.core.log_pattern import Mark, Pattern
+from pyworker.core.redact import WINDOW, excerpt
 
 MAX_LINE: Final = 64 * 1024
 """Bytes kept of a line that has not ended: the rest of a longer one is searched in pieces."""
 
 OVERLAP: Final = 1024
 """Bytes of such a piece that are searched again with the next one: a pattern may lie across the cut."""
-
-MAX_TEXT: Final = 500
-"""Characters of a line that go into an event: it becomes a reason on the wire and in status."""
 
 MOST_CODES: Final = 16
 """Colour codes that are taken out one by one, each in a single pass; logs use a handful."""
@@ -29,7 +27,7 @@ _ANSI: Final = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][0-9A-Z])")
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """A line that matched: what it means, its text (at most `MAX_TEXT` characters), the pattern it matched."""
+    """A line that matched: what it means, an excerpt of it, the pattern it matched."""
 
     mark: Mark
     line: str
@@ -93,7 +91,7 @@ class LineScanner:
         if 0 in found and self._told is not None and found[0][1].mark.value >= self._told.value:
             del found[0]
         return [
-            LogEvent(pattern.mark, _excerpt(text, start, at), pattern.text)
+            LogEvent(pattern.mark, _excerpt(text, start, at, len(pattern.literal)), pattern.text)
             for start, (at, pattern) in sorted(found.items(), key=itemgetter(0))
         ]
 
@@ -108,10 +106,12 @@ def _plain(text: bytes) -> bytes:
     return _ANSI.sub(b"", text)
 
 
-def _excerpt(text: bytes, start: int, at: int) -> str:
-    """The line that begins at ``start``; of a long one that part which has ``at`` in it."""
-    end = text.find(b"\n", start)
-    end = len(text) if end < 0 else end
-    if end - start > MAX_TEXT and at - start > MAX_TEXT // 2:
-        start = at - MAX_TEXT // 4
-    return text[start:end].decode("utf-8", "replace").strip("\0 \t")[:MAX_TEXT]
+def _excerpt(text: bytes, start: int, at: int, length: int) -> str:
+    """Of the line that begins at ``start`` that part which has what was found (``length`` bytes at ``at``) in it."""
+    end = text.find(b"\n", at, at + WINDOW)
+    end = at + WINDOW if end < 0 else end
+    if at - start > WINDOW // 2:
+        start = at - WINDOW // 2
+        start = max(start, text.find(b" ", start, at))  # not in the middle of what may be a secret
+    line = text[start:end].decode("utf-8", "replace")
+    return excerpt(line, around=text[at : at + length].decode("utf-8", "replace"))

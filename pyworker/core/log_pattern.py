@@ -32,7 +32,7 @@ class Pattern:
         self.text = text
         if not text.removeprefix("re:"):
             raise ValueError("a log pattern must not be empty: it would match every line")
-        self._literal = text.encode()
+        self.literal = text.encode()
         self._regex: re.Pattern[bytes] | None = None
         if text.startswith("re:"):
             source = text.removeprefix("re:").encode()
@@ -40,21 +40,21 @@ class Pattern:
                 self._regex = re.compile(source)
             except re.error as error:
                 raise ValueError(f"log pattern {text!r} is no regular expression: {error}") from error
-            self._literal = certain_text(source)
+            self.literal = certain_text(source)
 
     def places(self, block: bytes) -> Iterator[tuple[int, int]]:
         """The lines of ``block`` that it is found in: where each begins, and where in it the first place is."""
-        if not self._literal:
+        if not self.literal:
             yield from self._line_by_line(block)
             return
-        at = block.find(self._literal)
+        at = block.find(self.literal)
         while at >= 0:
             start = block.rfind(b"\n", 0, at) + 1
             end = block.find(b"\n", at)
             end = len(block) if end < 0 else end
             if self._regex is None or self._regex.search(block[start : min(end, start + MAX_SEARCHED)]):
                 yield start, at
-            at = block.find(self._literal, end)
+            at = block.find(self.literal, end)
 
     def _line_by_line(self, block: bytes) -> Iterator[tuple[int, int]]:
         assert self._regex is not None

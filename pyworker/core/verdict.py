@@ -10,6 +10,7 @@ from typing import Final, assert_never
 from pyworker.core.causes import Cause, cause
 from pyworker.core.lifecycle import State
 from pyworker.core.progress import Picture, Stage, span
+from pyworker.core.redact import excerpt
 
 MAX_LINE: Final = 400
 """Characters of the sentence: it goes into bodies of 503s."""
@@ -183,7 +184,7 @@ def _log(log: LogFacts) -> Signal:
     wants = "a line that has " + " or ".join(repr(one) for one in log.patterns) if log.patterns else "no line"
     if log.loaded is not None:
         return Signal("loaded line", good=True, value="seen", age=log.loaded, wants=wants)
-    value = f"last line: {log.lines[-1]}" if log.lines else f"{log.path} is not there, or empty"
+    value = f"last line: {excerpt(log.lines[-1])}" if log.lines else f"{log.path} is not there, or empty"
     return Signal("loaded line", good=False, value=value, age=log.still_for, wants=wants)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from pyworker.core.redact import excerpt
 from pyworker.core.wire import STATUS_PATH, WorkerStatus, encode
 from pyworker.engine.client import EngineClient, EngineError
 
@@ -30,7 +31,7 @@ async def beacon(
         cur_perf=0.0,
         num_requests_working=0,
         num_requests_recieved=0,
-        error_msg=reason[:MAX_REASON],
+        error_msg=excerpt(reason, most=MAX_REASON),
         additional_disk_usage=0.0,
         disk_usage=0.0,
         working_request_idxs=(),

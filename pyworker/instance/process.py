@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from pyworker.core.redact import excerpt
+
 KEEP: Final = 20
 """Lines at the end of a log in which the cause of a death is looked for."""
 
@@ -82,4 +84,4 @@ class Part:
             return ""
         lines = [line.strip() for line in text.splitlines() if line.strip()][-KEEP:]
         telling = [line for line in lines if any(word in line.lower() for word in _MENTIONS)]
-        return (telling or lines or [""])[-1][:300]
+        return excerpt((telling or lines or [""])[-1])

@@ -11,6 +11,7 @@ from pyworker.core.ledger import Ledger, SessionEntry
 from pyworker.core.lifecycle import Lifecycle, State
 from pyworker.core.liveness import Working
 from pyworker.core.log_lines import LineScanner
+from pyworker.core.redact import excerpt
 from pyworker.core.verdict import Facts, LogFacts, Verdict, verdict
 from pyworker.handler import Handler
 from pyworker.model.benchmark import BenchmarkRunner
@@ -177,7 +178,7 @@ class Loading:
             return self.proof.facts(now).why
         lines = self.tail.last_lines if self.tail is not None else []
         if lines:
-            return f"log: {lines[-1]}"
+            return f"log: {excerpt(lines[-1])}"
         return f"health route: {self.health.facts(now).said}" if self.health is not None else ""
 
     # Why is it not ready?

@@ -105,8 +105,10 @@ class LogTail:
     @property
     def last_lines(self) -> list[str]:
         """The newest lines of the log, at most `LAST_LINES`. A progress bar's states count as lines."""
-        text = self._recent.decode("utf-8", "replace")
-        return list(deque((line.rstrip() for line in text.splitlines()), maxlen=LAST_LINES))
+        lines = self._recent.decode("utf-8", "replace").splitlines()
+        if len(lines) > 1 and self.bytes_read > RECENT:
+            del lines[0]  # what is left of it may begin within a secret
+        return list(deque((line.rstrip() for line in lines), maxlen=LAST_LINES))
 
     async def run(self) -> None:
         """Follow until cancelled."""

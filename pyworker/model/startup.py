@@ -14,6 +14,7 @@ from typing import Any, Final
 from pyworker.core.lifecycle import Event, Lifecycle, State
 from pyworker.core.log_lines import LogEvent
 from pyworker.core.log_pattern import Mark
+from pyworker.core.redact import excerpt
 from pyworker.model.benchmark import NoPerf
 from pyworker.model.perf import Perf
 from pyworker.model.probe import HealthWatch
@@ -26,6 +27,8 @@ RETRY_LONGEST: Final = 60.0
 """Seconds until a worker that is errored, but whose model server may well be up, is proved again: 5, 10, … 60."""
 
 LOG_REASON: Final = "log: "
+MAX_REASON: Final = 400
+"""Characters of a reason, which goes to the engine as ``error_msg``."""
 
 
 class Startup:
@@ -111,7 +114,7 @@ class Startup:
     def log_event(self, event: LogEvent) -> None:
         """A line of the model server's log that means something."""
         if event.mark is Mark.FAILED:
-            self._log_failed(event.line)
+            self._log_failed(event)
         elif event.mark is Mark.LOADED:
             log.info("model server says it is loaded: pattern=%r", event.pattern)
             self.loaded_at = time.monotonic()
@@ -119,11 +122,12 @@ class Startup:
         else:
             log.info("model server: %s", event.line)
 
-    def _log_failed(self, line: str) -> None:
+    def _log_failed(self, event: LogEvent) -> None:
         """Of the lines of one trouble the first is the reason: those that follow tell of its consequences."""
         told = self._lifecycle.state is State.ERRORED and self._lifecycle.error.startswith(LOG_REASON)
         if not told:
-            self.fail(LOG_REASON + line)
+            seen = "" if event.pattern in event.line else f"{event.pattern}: "
+            self.fail(LOG_REASON + seen + event.line)
 
     def fail(self, reason: str) -> None:
         """The worker is errored, for ``reason``; what was under way to bring it up is dropped."""
@@ -133,6 +137,7 @@ class Startup:
             steady = self.ready and self._lifecycle.seconds_in_state(time.monotonic()) > RETRY_LONGEST
             self._retry_after = RETRY_FIRST if steady else min(self._retry_after * 2, RETRY_LONGEST)
             self._retry_at = time.monotonic() + self._retry_after
+        reason = excerpt(reason, most=MAX_REASON)
         if self._handle(Event.FAILED, reason=reason):
             log.error("worker errored: %s", reason)
 
@@ -150,7 +155,7 @@ class Startup:
     def block(self, reason: str) -> None:
         """Something besides the model server is missing: errored for ``reason`` until `unblock`."""
         self._free.clear()
-        self.blocked = reason
+        self.blocked = excerpt(reason, most=MAX_REASON)
         self.fail(reason)
 
     def unblock(self) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pyworker.core.answers import EXCERPT, error_inside, first_line, kind_of
+from pyworker.core.answers import error_inside, first_line, kind_of
+from pyworker.core.redact import MAX_EXCERPT
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,8 @@ def test_what_is_no_error_is_not_taken_for_one(content: bytes) -> None:
 
 def test_first_line() -> None:
     assert first_line(b"\n\n  out of memory \nmore") == "out of memory"
-    assert len(first_line(b"x" * 10_000)) == EXCERPT
+    assert len(first_line(b"x " * 10_000)) == MAX_EXCERPT
+    assert first_line(b'{"api_key": "abc"}') == '{"api_key": "***"}'
 
 
 def test_kind() -> None:

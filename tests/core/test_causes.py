@@ -2,7 +2,8 @@
 
 import pytest
 
-from pyworker.core.causes import MAX_QUOTED, cause
+from pyworker.core.causes import cause
+from pyworker.core.redact import MAX_EXCERPT
 
 LINES = [
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "too little memory"),
@@ -32,11 +33,18 @@ def test_a_known_trouble_has_words(line: str, words: str) -> None:
 
 
 def test_what_only_sounds_like_trouble_is_quoted() -> None:
-    found = cause(["Exception: first", "ValueError: second " + "x" * 500, "bye"])
+    found = cause(["Exception: first", "ValueError: second " + "xx " * 200, "bye"])
 
     assert found is not None
     assert str(found).startswith("its log tells of an error (log: ValueError: second xx")
-    assert len(found.line) == MAX_QUOTED
+    assert len(found.line) == MAX_EXCERPT
+
+
+def test_what_is_quoted_has_no_secret() -> None:
+    found = cause(["401 Client Error for url: https://hub/api?token=abcdefg, HF_TOKEN=hf_abcdefgh12345678"])
+
+    assert found is not None
+    assert found.line == "401 Client Error for url: https://hub/api?token=***, HF_TOKEN=***"
 
 
 def test_no_trouble_no_cause() -> None:

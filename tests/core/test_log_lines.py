@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyworker.core.log_lines import MAX_LINE, MAX_TEXT, LineScanner, LogEvent
+from pyworker.core.log_lines import MAX_LINE, LineScanner, LogEvent
 from pyworker.core.log_pattern import Mark
+from pyworker.core.redact import MAX_EXCERPT, WINDOW
 
 
 def scanner() -> LineScanner:
@@ -103,7 +104,7 @@ def test_a_regular_expression_sees_one_line_at_a_time() -> None:
     scan = LineScanner(loaded=["re:model\\s+loaded", "re:a[^,]*z"])
 
     assert scan.feed(b"model\nloaded\na\nz\n") == []
-    assert [event.line for event in scan.feed(b"model\nmodel  loaded\n")] == ["model  loaded"]
+    assert [event.line for event in scan.feed(b"model\nmodel  loaded\n")] == ["model loaded"]
 
 
 def test_a_progress_bar_is_many_lines_of_which_the_one_that_matters_is_told() -> None:
@@ -123,7 +124,7 @@ def test_what_comes_later_in_a_told_line_is_told_if_it_is_more_urgent() -> None:
 def test_a_pattern_across_the_cut_of_an_endless_line_is_found() -> None:
     scan = scanner()
 
-    assert scan.feed(b"x" * MAX_LINE + b"Err") == []
+    assert scan.feed(b"x " * (MAX_LINE // 2) + b" Err") == []
 
     [event] = scan.feed(b"or: here\n")
 
@@ -142,7 +143,22 @@ def test_of_a_long_line_the_part_that_matters_is_told() -> None:
     [event] = scanner().feed(b"a" * 3000 + b" Error: disk full\n")
 
     assert event.line.endswith("Error: disk full")
-    assert len(event.line) <= MAX_TEXT
+    assert len(event.line) <= MAX_EXCERPT
+
+
+def test_secrets_are_not_told() -> None:
+    text = b"Error: hf_abcdefgh12345678 refused\n" + b"x " * WINDOW + b"key=1 password=hunter2 Error: no\n"
+
+    first, second = scanner().feed(text)
+
+    assert first.line == "Error: *** refused"
+    assert second.line.endswith("password=*** Error: no")
+
+
+def test_the_part_that_matters_does_not_begin_within_a_secret() -> None:
+    [event] = scanner().feed(b"a" * WINDOW + b" password=" + b"secret" * 500 + b" Error: no\n")
+
+    assert "secretsecret" not in event.line
 
 
 def test_more_colours_than_anyone_uses() -> None:
@@ -166,7 +182,7 @@ def test_an_endless_line_is_searched_and_not_kept() -> None:
     events = scan.feed(b"x" * MAX_LINE + b"Error: inside")
 
     assert [Mark.FAILED] == [event.mark for event in events]
-    assert len(events[0].line) <= MAX_TEXT
+    assert len(events[0].line) <= MAX_EXCERPT
     assert scan.flush() == []
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -22,7 +23,9 @@ class Engine:
     asked: list[str] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
     drops: bool = False
+    hangs: bool = False
     key: str = "no key"
+    words: str = ""
     url: str = ""
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -32,9 +35,11 @@ class Engine:
             assert request.transport is not None
             request.transport.close()
             return web.Response()
+        if self.hangs:
+            await asyncio.Event().wait()
         await asyncio.sleep(self.delay)
         if self.status != 200:
-            return web.Response(status=self.status)
+            return web.Response(status=self.status, text=self.words)
         if request.path == "/worker_status/":
             self.statuses.append(json.loads(body))
             self.at.append(time.monotonic())
@@ -47,11 +52,12 @@ class Engine:
 
 
 @contextlib.asynccontextmanager
-async def engine_up() -> AsyncIterator[Engine]:
+async def engine_up(*, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Engine]:
+    """A scripted engine, until the context is left."""
     engine = Engine()
     runner = web.ServerRunner(web.Server(engine.answer), shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls, reuse_address=True).start()
+    engine.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     yield engine
     await runner.cleanup()

@@ -196,6 +196,49 @@ async def test_an_error_line_while_loading_is_told_at_once(start: Start, model: 
     assert (await system.status())["why"] == "log: Error: no such file"
 
 
+async def test_no_secret_of_the_model_server_s_log_gets_out_and_the_error_goes_with_the_trouble(
+    start: Start, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    model.health = 503
+    system = await start(ready=False)
+    await system.until_state("loading")
+    model.say("info: HF_TOKEN=hf_veryprivate0123456789", f"Error: 401 for ?token=veryprivate {'word ' * 500}")
+    await eventually(lambda: system.engine.reports and system.engine.reports[-1].error_msg, within=1.0)
+    told = system.last_report["error_msg"]
+    async with system.client.post() as answer:
+        refused = await answer.text()
+
+    assert told.startswith("log: Error: 401 for ?token=*** word")
+    assert len(told) < 250
+    assert answer.status == 503
+    for text in (told, refused, json.dumps(await system.status()), caplog.text):
+        assert "veryprivate" not in text
+    assert "info: HF_TOKEN=***" in caplog.text
+
+    model.health = 200
+    await system.until_state("ready", within=20)
+    await eventually(lambda: system.engine.reports[-1].error_msg == "")
+
+
+async def test_no_secret_of_a_model_server_s_answer_gets_out(
+    start: Start, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuses(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"detail": "no such key", "api_key": "veryprivate"}, status=401)
+
+    model.respond = refuses
+    system = await start(ready=False, BENCHMARK_PERF="")
+    found = await system.until_state("proving")
+    async with asyncio.timeout(5):
+        while "no such key" not in found["why"]:
+            found = await system.status()
+
+    assert 'POST /x answered 401: {"detail": "no such key", "api_key": "***"}' in found["why"]
+    assert "veryprivate" not in json.dumps(found)
+    assert "veryprivate" not in caplog.text
+
+
 async def test_an_error_line_stops_a_benchmark_at_once(start: Start, model: Model) -> None:
     stuck = asyncio.Event()
 
