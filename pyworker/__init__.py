@@ -12,10 +12,10 @@ The map, top down; imports point down, and what stands on one line does not know
     console                 what a person looks at: status as JSON, terminal view, admin port
     server                  what clients talk to: app (routes, TLS), proxy (a request's life), relay (bytes), sessions
     model  engine           the model server: connection, pool; loading (log_tail, startup, proof, perf, watches)
-                            · the engine: client, reporter (and its thread), journal, beacon
+                            · the engine: client, keys, reporter (and its thread), journal, beacon
     loop_watch              notices a blocked event loop, and whose code blocks it
     handler                 an author's handler at work, its functions fenced
-    config  settings  logs  what an author writes · what the instance says · log lines
+    config settings logs files  what an author writes · what the instance says · log lines · small files
     core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,
                             lifecycle, log_lines, progress, liveness, benchmark, drift, redact, verdict, errors
 

@@ -23,8 +23,9 @@ from pyworker.core.lifecycle import Event, Lifecycle
 from pyworker.core.log_lines import LineScanner
 from pyworker.core.sessions import Sessions
 from pyworker.core.signature import Verifier
-from pyworker.engine.client import EngineClient, EngineError, pause
+from pyworker.engine.client import EngineClient
 from pyworker.engine.journal import ledger_at
+from pyworker.engine.keys import EngineKey
 from pyworker.engine.reporter import HomeLoop, Identity, Reporter
 from pyworker.engine.reporter_thread import ReporterThread
 from pyworker.handler import Handler, handlers_of
@@ -143,12 +144,10 @@ class Running:
     ) -> None:
         now = time.monotonic()
         self._settings = settings
-        self._key_is_here = asyncio.Event()
-        self._key_missing = "" if settings.unsecured else "not fetched yet"
         self.lifecycle = Lifecycle(now)
         self.ledger = ledger
         self.verifier = Verifier(own_url=settings.public_url, allowed_urls=settings.allowed_urls)
-        self.client = client
+        self.key = EngineKey(client=client, verifier=self.verifier, folder=settings.workspace)
         self.reporter = Reporter(
             identity=Identity(settings.container_id, settings.master_token, settings.public_url),
             client=EngineClient(settings.report_addrs),
@@ -163,6 +162,7 @@ class Running:
         self._sessions = Sessions(most=config.max_sessions, longest=settings.session_max_lifetime)
         self.door = Door(
             verifier=self.verifier,
+            renewed=self.key.renewed,
             unsecured=settings.unsecured,
             lifecycle=self.lifecycle,
             ledger=self.ledger,
@@ -238,8 +238,8 @@ class Running:
             ),
             loaded_patterns=loaded,
             context=config.lifecycle,
-            key_is_here=self._key_is_here,
-            key_missing=lambda: self._key_missing,
+            key_is_here=self.key.here,
+            key_missing=lambda: self.key.missing,
             gauges=InstanceGauges([Path("/"), settings.workspace]),
             model_size=size * 1e9 if size else None,
         )
@@ -272,9 +272,9 @@ class Running:
     def _background(self) -> list[Any]:
         parts = [self.reporting.run(), self.sessions.collect(), *self.loading.parts()]
         if self._settings.unsecured:
-            self._key_is_here.set()
+            self.key.need_none()
         else:
-            parts.append(self._fetch_key())
+            parts.append(self.key.run())
         return parts
 
     @contextlib.asynccontextmanager
@@ -319,23 +319,6 @@ class Running:
                 async with asyncio.timeout(CERTIFICATE_PAUSE):
                     await stop.wait()
         return None
-
-    async def _fetch_key(self) -> None:
-        failures = 0
-        while True:
-            try:
-                self.verifier.use_key(await self.client.fetch_key())
-            except EngineError as error:
-                failures += 1
-                self._key_missing = str(error)
-                if failures == 1:
-                    log.warning("no public key from the engine yet: %s (trying on)", error)
-                await asyncio.sleep(pause(failures))
-            else:
-                log.info("public key of the engine fetched")
-                self._key_missing = ""
-                self._key_is_here.set()
-                return
 
     async def _drain(self, cut: asyncio.Event) -> None:
         self.lifecycle.handle(Event.STOP, time.monotonic())

@@ -34,6 +34,16 @@ class BadSignature(Refusal):
     status = 401
 
 
+class NotByThisKey(BadSignature):
+    """The signature could be one for our URL, but by another key than the engine's as we know it."""
+
+
+class Forbidden(Refusal):
+    """Asked by a page in a browser, which has no business here."""
+
+    status = 403
+
+
 class NoSuchRoute(Refusal):
     status = 404
 

@@ -17,11 +17,17 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from pyworker.core.errors import BadSignature
+from pyworker.core.errors import BadSignature, NotByThisKey
 from pyworker.core.wire import signed_message
 
 REMEMBERED: Final = 1024
 """Verified pairs kept. An honest engine makes one per URL of ours and key, so a handful is used."""
+
+URL_SHOWN: Final = 200
+"""Characters of a client's URL that are repeated to it."""
+
+SIZES: Final = frozenset({256, 384, 512})
+"""Bytes of a signature by a key that an engine may have: 2048, 3072 or 4096 bits."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -66,6 +72,8 @@ class Verifier:
         self._ours = {Origin.of(url) for url in (own_url, *allowed) if url != "*"}
         self._key: RSAPublicKey | None = None
         self._verified: dict[tuple[str, str], None] = {}
+        self.other_url = ""
+        """The newest URL of another worker that the engine has in fact signed for a request that came here."""
 
     @property
     def has_key(self) -> bool:
@@ -81,15 +89,21 @@ class Verifier:
         return (url, signature) in self._verified
 
     def check(self, url: str, signature: str) -> None:
-        """Return if the key vouches for ``url`` and it is ours; raises `BadSignature`."""
+        """Return if the key vouches for ``url`` and it is ours; raises `BadSignature`.
+
+        `NotByThisKey` is raised for what a newer key may vouch for.
+        """
         if (url, signature) in self._verified:
             return
+        raw = _decoded(signature)
         if not self._is_ours(url):
+            if self._vouched(url, raw):
+                self.other_url = url[:URL_SHOWN]
             raise BadSignature(
-                f"signed for another worker: the grant names {url[:200]!r}, this one is {self.own_url!r}"
+                f"signed for another worker: the grant names {url[:URL_SHOWN]!r}, this one is {self.own_url!r}"
             )
-        if not self._vouched(url, signature):
-            raise BadSignature("bad signature")
+        if not self._vouched(url, raw):
+            raise NotByThisKey("bad signature") if len(raw) in SIZES else BadSignature("bad signature")
         if len(self._verified) >= REMEMBERED:
             del self._verified[next(iter(self._verified))]
         self._verified[url, signature] = None
@@ -102,12 +116,19 @@ class Verifier:
         except ValueError:
             return False
 
-    def _vouched(self, url: str, signature: str) -> bool:
+    def _vouched(self, url: str, raw: bytes) -> bool:
         if self._key is None:
             return False
         try:
-            raw = base64.b64decode(signature, validate=True)
             self._key.verify(raw, signed_message(url), PKCS1v15(), SHA256())
-        except (InvalidSignature, binascii.Error, ValueError):
+        except InvalidSignature:
             return False
         return True
+
+
+def _decoded(signature: str) -> bytes:
+    """The bytes of a signature; none where it is no base64."""
+    try:
+        return base64.b64decode(signature, validate=True)
+    except (binascii.Error, ValueError):
+        return b""

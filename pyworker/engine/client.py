@@ -6,10 +6,10 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -34,6 +34,8 @@ BACK_TIMEOUT: Final = 3.0
 """Seconds for such a try: meanwhile the report waits."""
 
 MAX_ANSWER: Final = 64 * 1024
+
+_T = TypeVar("_T")
 
 
 class EngineError(Exception):
@@ -67,17 +69,15 @@ class EngineClient:
 
     async def post(self, path: str, body: bytes, *, skip: frozenset[str] = frozenset()) -> None:
         """Deliver ``body`` to one address not in ``skip``. Raises `EngineError` when none acknowledges it."""
-        await self._call("POST", path, body, skip)
+        await self._call("POST", path, body, skip, bytes)
 
     async def fetch_key(self) -> RSAPublicKey:
         """The key grants are signed with. Raises `EngineError`."""
-        text = await self._call("GET", PUBKEY_PATH, None, frozenset())
-        try:
-            return read_public_key(text)
-        except ValueError as error:
-            raise EngineError(f"{PUBKEY_PATH} gave no public key: {error}") from error
+        return await self._call("GET", PUBKEY_PATH, None, frozenset(), _key)
 
-    async def _call(self, method: str, path: str, body: bytes | None, skip: frozenset[str]) -> bytes:
+    async def _call(
+        self, method: str, path: str, body: bytes | None, skip: frozenset[str], read: Callable[[bytes], _T]
+    ) -> _T:
         whys = []
         first = 0 if time.monotonic() >= self._back_at else self._good
         for turn in range(len(self.addresses)):
@@ -87,7 +87,7 @@ class EngineClient:
                 continue
             limit = BACK_TIMEOUT if index < self._good else TIMEOUT
             try:
-                answer = await self._once(method, address + path, body, limit)
+                answer = read(await self._once(method, address + path, body, limit))
             except EngineError as error:
                 whys.append(str(error))
                 continue
@@ -150,6 +150,13 @@ def trusted() -> ssl.SSLContext:
             paths.openssl_capath if Path(paths.openssl_capath).is_dir() else None,
         )
     return context
+
+
+def _key(text: bytes) -> RSAPublicKey:
+    try:
+        return read_public_key(text)
+    except ValueError as error:
+        raise EngineError(f"{PUBKEY_PATH} gave no public key: {error}") from error
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

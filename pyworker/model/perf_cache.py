@@ -3,14 +3,13 @@
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
 from pyworker.core.benchmark import Result
+from pyworker.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class PerfCache:
         newest = dict(list(entries.items())[-KEPT:])
         text = json.dumps({"format": FORMAT, "results": newest}, indent=1)
         try:
-            _write(self.path, text)
+            write_whole(self.path, text)
         except OSError as error:
             log.warning(
                 "the benchmark's result is not kept: path=%s why=%s", self.path, error.strerror or error
@@ -95,17 +94,3 @@ def _result(entry: Any) -> Result | None:
         return None
     good = all(isfinite(one) and one > 0 for one in (found.perf, found.median, found.best))
     return found if good and found.concurrency > 0 else None
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

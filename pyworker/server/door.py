@@ -6,13 +6,20 @@ move a figure. From then on whatever is refused is told to the engine.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
-from pyworker.core.errors import HandlerFailed, InvalidSession, NotReady, Refusal, UnsupportedBody
+from pyworker.core.errors import (
+    HandlerFailed,
+    InvalidSession,
+    NotByThisKey,
+    NotReady,
+    Refusal,
+    UnsupportedBody,
+)
 from pyworker.core.ledger import Ledger, Outcome
 from pyworker.core.lifecycle import Lifecycle, State
 from pyworker.core.sessions import Session, Sessions
@@ -46,6 +53,7 @@ class Door:
         self,
         *,
         verifier: Verifier,
+        renewed: Callable[[], Awaitable[None]],
         unsecured: bool,
         lifecycle: Lifecycle,
         ledger: Ledger,
@@ -53,6 +61,7 @@ class Door:
         max_body_size: int,
     ) -> None:
         self._verifier = verifier
+        self._renewed = renewed
         self.signed = not unsecured
         self._lifecycle = lifecycle
         self._ledger = ledger
@@ -68,27 +77,31 @@ class Door:
         header = request.headers.get(GRANT_HEADER)
         if header is None:
             return await self._envelope(request)
-        envelope = self._granted(request, header)
+        envelope = await self._granted(request, header)
         envelope.payload = await self.body(request)
         return envelope
 
     async def _envelope(self, request: web.Request) -> Envelope:
         envelope = parse_envelope(await self.body(request), signed=self.signed)
-        self._verify(envelope)
+        await self._verify(envelope)
         return envelope
 
-    def _granted(self, request: web.Request, header: str) -> Envelope:
+    async def _granted(self, request: web.Request, header: str) -> Envelope:
         """The envelope of a request with its grant in a header: the body has not been looked at."""
         envelope = parse_grant_header(header, request.headers.get(SESSION_HEADER), signed=self.signed)
-        self._verify(envelope)
+        await self._verify(envelope)
         return envelope
 
-    def _verify(self, envelope: Envelope) -> None:
+    async def _verify(self, envelope: Envelope) -> None:
         if not self.signed:
             return
         if not self._verifier.has_key:  # nobody can be told apart yet: a 401 would not be tried again
             raise NotReady("the engine's public key is not here yet", retry_after=RETRY_NOT_READY)
-        self._verifier.check(envelope.url, envelope.signature)
+        try:
+            self._verifier.check(envelope.url, envelope.signature)
+        except NotByThisKey:  # the engine may have a new key, and the official client does not retry a 401
+            await self._renewed()
+            self._verifier.check(envelope.url, envelope.signature)
 
     def knows(self, envelope: Envelope) -> bool:
         """Whether its signature has been verified before."""
@@ -108,7 +121,7 @@ class Door:
         if header is None:
             envelope = await self._envelope(request)
         else:
-            envelope = self._granted(request, header)
+            envelope = await self._granted(request, header)
         session = self._session_of(envelope)
         load, index = envelope.cost(), envelope.request_idx()
         try:

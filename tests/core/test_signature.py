@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pyworker.core.errors import BadSignature
+from pyworker.core.errors import BadSignature, NotByThisKey
 from pyworker.core.signature import REMEMBERED, Origin, Verifier, read_public_key
 from pyworker.core.wire import signed_message
 
@@ -72,6 +72,23 @@ def test_allowed_urls_are_ours_too() -> None:
 def test_a_false_signature_is_refused(signature: str) -> None:
     with pytest.raises(BadSignature, match="bad signature"):
         verifier().check(OWN, signature)
+
+
+def test_only_what_another_key_may_have_signed_is_worth_asking_for_it() -> None:
+    with pytest.raises(NotByThisKey):
+        verifier().check(OWN, sign(OWN, OTHER_KEY))
+    for url, signature in ((OWN, "c2ln"), (OWN, "!"), ("http://x", sign("http://x", OTHER_KEY))):
+        with pytest.raises(BadSignature) as refusal:
+            verifier().check(url, signature)
+        assert not isinstance(refusal.value, NotByThisKey)
+
+
+def test_a_url_of_another_worker_is_noted_only_if_the_engine_signed_it() -> None:
+    check = verifier()
+    for key, noted in ((OTHER_KEY, ""), (KEY, "http://x")):
+        with pytest.raises(BadSignature):
+            check.check("http://x", sign("http://x", key))
+        assert check.other_url == noted
 
 
 def test_without_a_key_nobody_is_let_in() -> None:

@@ -59,5 +59,7 @@ async def engine_up(*, port: int = 0, tls: ssl.SSLContext | None = None) -> Asyn
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls, reuse_address=True).start()
     engine.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-    yield engine
-    await runner.cleanup()
+    try:
+        yield engine
+    finally:
+        await runner.cleanup()
