@@ -189,7 +189,7 @@ class Running:
         app = App(self.proxy, handlers, self._routes())
         self.public = Listener(
             app.answer,
-            take=app.take,
+            shortcut=app,
             max_body_size=settings.max_body_size,
             max_connections=settings.max_connections or raise_file_limit(),
         )

@@ -67,13 +67,15 @@ class Lane:
 
         ``max_wait`` is the handler's ``max_queue_time`` in seconds, None for no limit. Raises `QueueFull`.
         """
-        wait = self.expected_wait(perf=perf, in_flight=in_flight)
-        if max_wait is not None and wait > max_wait:
-            raise QueueFull(
-                f"expected wait {wait:.1f} s is over this route's max_queue_time of {max_wait:g} s",
-                retry_after=retry_after(wait - max_wait),
-            )
+        if max_wait is not None:
+            wait = self.expected_wait(perf=perf, in_flight=in_flight)
+            if wait > max_wait:
+                raise QueueFull(
+                    f"expected wait {wait:.1f} s is over this route's max_queue_time of {max_wait:g} s",
+                    retry_after=retry_after(wait - max_wait),
+                )
         if self._longest is not None and len(self._waiting) >= self._longest:
+            wait = self.expected_wait(perf=perf, in_flight=in_flight)
             raise QueueFull(f"{self._longest} requests wait already", retry_after=retry_after(wait))
         ticket = Ticket(load)
         self._load += load

@@ -1,6 +1,6 @@
 """How long the model server may take: four clocks, and which of them runs out first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -22,13 +22,12 @@ class Clocks:
     first_byte: float | None = FIRST_BYTE
     idle: float | None = IDLE
     total: float | None = None
+    shortest: float = field(init=False, repr=False, compare=False)
+    """Seconds until anything can have run out; inf when nothing can."""
 
-    @property
-    def shortest(self) -> float:
-        """Seconds until anything can have run out; inf when nothing can."""
-        return min(
-            (clock for clock in (self.first_byte, self.idle, self.total) if clock is not None), default=inf
-        )
+    def __post_init__(self) -> None:
+        running = [clock for clock in (self.first_byte, self.idle, self.total) if clock is not None]
+        object.__setattr__(self, "shortest", min(running, default=inf))
 
     def soonest(self, *, asked: float, since: float, answering: bool, models_turn: bool) -> tuple[float, str]:
         """When the next clock runs out (inf: never) and what to say then.

@@ -38,6 +38,8 @@ class Outcome(Enum):
     CANCELLED = "Cancelled"
     REJECTED = "Rejected"
 
+    __hash__ = object.__hash__  # Enum's own runs in Python, and every request is looked up by its outcome
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -105,6 +107,7 @@ class Ledger:
         self.admitted = Sums()
         self.rejected = Sums()
         self.ended = {outcome: Sums() for outcome in (Outcome.SERVED, Outcome.FAILED, Outcome.CANCELLED)}
+        self._served, self._cancelled = self.ended[Outcome.SERVED], self.ended[Outcome.CANCELLED]
         self.lost_ends = 0
         self.changes = 0
         """Grows with every change: whoever remembers it can tell whether a report would say something new."""
@@ -304,8 +307,7 @@ class Ledger:
         return total[0] - known[0], total[1] - known[1], total[2] - known[2]
 
     def _totals(self) -> tuple[float, float, float]:
-        cancelled, served = self.ended[Outcome.CANCELLED].load, self.ended[Outcome.SERVED].load
-        return self.admitted.load - cancelled, self.rejected.load, served
+        return self.admitted.load - self._cancelled.load, self.rejected.load, self._served.load
 
     def ends_taken(self, ends: tuple[Entry, ...]) -> None:
         """The engine has acknowledged these ends. Some may have been dropped meanwhile."""

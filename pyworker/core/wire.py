@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -129,6 +129,43 @@ class Envelope:
             problems["session_id"] = "must be a string or null"
         if problems:
             raise InvalidRequest(problems)
+
+
+_Index = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class GoodAuth(msgspec.Struct, gc=False):
+    """An ``auth_data`` of which every field is as it must be, except for what `good_cost` has to look at."""
+
+    url: str
+    signature: str
+    cost: str | float
+    endpoint: str
+    reqnum: _Index
+    request_idx: _Index
+
+    def good_cost(self) -> float | None:
+        """The load the engine was told; None where that is no cost."""
+        return _number(self.cost)
+
+
+class GoodEnvelope(msgspec.Struct, gc=False):
+    """A signed request outside of sessions of which every field is as it must be; ``payload`` is raw JSON."""
+
+    auth_data: GoodAuth
+    payload: msgspec.Raw
+    session_id: None = None
+
+
+_good_envelope_decoder = msgspec.json.Decoder(GoodEnvelope)
+
+
+def good_envelope(body: bytes) -> GoodEnvelope | None:
+    """Read a request body, if nothing about it is unusual; None: `parse_envelope` knows what it is."""
+    try:
+        return _good_envelope_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 _envelope_decoder = msgspec.json.Decoder(_Envelope)

@@ -145,13 +145,20 @@ class Journal:
         self._write(slot, entry, _STATES[entry.outcome])
 
     def _write(self, slot: int, entry: Entry, state: int) -> None:
+        table, offset = self._table, self._offset
         at = _HEAD_SIZE + slot * _SLOT_SIZE
         self._sequence += 1
-        started = _NEVER if entry.started_at is None else entry.started_at + self._offset
-        ended = _NEVER if entry.ended_at is None else entry.ended_at + self._offset
-        entered = entry.entered_at + self._offset
-        _SLOT.pack_into(self._table, at, self._sequence, entry.request_idx, entered, started, ended)
-        self._table[at + _STATE_AT] = state
+        started, ended = entry.started_at, entry.ended_at
+        _SLOT.pack_into(
+            table,
+            at,
+            self._sequence,
+            entry.request_idx,
+            entry.entered_at + offset,
+            _NEVER if started is None else started + offset,
+            _NEVER if ended is None else ended + offset,
+        )
+        table[at + _STATE_AT] = state
 
     def free(self, slot: int) -> None:
         """The end is acknowledged."""
@@ -261,9 +268,10 @@ class JournaledLedger(Ledger):
         self.unjournaled += 1
 
     def _journal_end(self, entry: Entry) -> None:
-        if entry not in self._slot_of:  # rejected at the door, or left by a predecessor
-            self._journal_enter(entry)
         slot = self._slot_of.get(entry)
+        if slot is None:  # rejected at the door, or left by a predecessor
+            self._journal_enter(entry)
+            slot = self._slot_of.get(entry)
         if slot is not None:
             self._journal.end(slot, entry)
 

@@ -279,17 +279,25 @@ class Connection(asyncio.Protocol):
         self._framed = self._reader.answered(head, bodiless=bodiless)
         if bodiless or head.length == 0:
             self._end_body(data)
-            return
+        elif head.length is not None and len(data) == head.length:  # a short answer in one piece
+            self._reader.received(data)
+            self._finish()
+        else:
+            self._take = self._way_of_body(head)
+            if data:
+                self._take(data)
+            else:
+                self._reader.received(b"")
+
+    def _way_of_body(self, head: Head) -> Callable[[bytes], None]:
+        assert self._reader is not None
         if head.chunked:
-            self._chunks, self._take = Chunks(), self._take_chunks
-        elif head.length is not None:
-            self._left, self._take = head.length, self._take_counted
-        else:
-            self._take = self._reader.received
-        if data:
-            self._take(data)
-        else:
-            self._reader.received(b"")
+            self._chunks = Chunks()
+            return self._take_chunks
+        if head.length is not None:
+            self._left = head.length
+            return self._take_counted
+        return self._reader.received
 
     # The body...
 

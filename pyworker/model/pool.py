@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -97,7 +98,7 @@ class ModelServer:
         may_switch: bool = False,
     ) -> Asked:
         """A request in the form that a `Connection` sends."""
-        head = self._beginning(method, path) + b"".join([b"%b: %b\r\n" % header for header in headers])
+        head = self.head(method, path, headers)
         length = body.length if isinstance(body, Upload) else len(body)
         if length is None:
             head += b"Transfer-Encoding: chunked\r\n\r\n"
@@ -106,6 +107,10 @@ class ModelServer:
         else:
             head += b"\r\n"
         return Asked(head, body, clocks, method == "HEAD", may_switch)
+
+    def head(self, method: str, path: str, headers: Iterable[Header]) -> bytes:
+        """The head that asks for ``path``, without its end and without how long the body is."""
+        return self._beginning(method, path) + b"".join([b"%b: %b\r\n" % header for header in headers])
 
     def _beginning(self, method: str, path: str) -> bytes:
         begun = self._beginnings.get((method, path))

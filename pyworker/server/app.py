@@ -17,7 +17,7 @@ from aiohttp.http import RawRequestMessage
 
 from pyworker.core.errors import AnswerBroken, NoSuchRoute, Refusal, WrongMethod
 from pyworker.handler import Handler
-from pyworker.server.client import KEEP_ALIVE, ClientConnection, Take
+from pyworker.server.client import KEEP_ALIVE, ClientConnection, Shortcut
 from pyworker.server.exchange import Sent
 from pyworker.server.places import log_broken
 from pyworker.server.ports import PortTaken, holder
@@ -44,12 +44,16 @@ class App:
         self._routes = Routes(handlers)
         self._extra = dict(extra or {})
 
-    def take(self, client: ClientConnection, message: RawRequestMessage, body: bytes) -> bool:
+    def take_known(self, client: ClientConnection, data: bytes) -> bool:
+        """Serve a usual request by its head, which has come before, or say that it is none."""
+        return self._proxy.direct is not None and self._proxy.direct.take_known(client, data)
+
+    def take(self, client: ClientConnection, message: RawRequestMessage, raw: bytes, body: bytes) -> bool:
         """Serve a usual request without a task, or say that it is none."""
-        if message.method != "POST" or message.upgrade:
+        if self._proxy.direct is None or message.method != "POST" or message.upgrade:
             return False
         handler = self._routes.exact(message.path.partition("?")[0])
-        return handler is not None and self._proxy.take(client, message, body, handler)
+        return handler is not None and self._proxy.direct.take(client, message, raw, body, handler)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Whatever happens there is an answer: the model server's, the author's, a refusal, or a cut connection."""
@@ -110,14 +114,14 @@ def refused(refusal: Refusal) -> web.Response:
 class _Server(web.Server):
     """aiohttp's server, with our connections, at most ``most`` of them."""
 
-    def __init__(self, handler: _Answer, *, take: Take | None, most: int, **options: Any) -> None:
+    def __init__(self, handler: _Answer, *, shortcut: Shortcut | None, most: int, **options: Any) -> None:
         super().__init__(handler, **options)
-        self._take = take
+        self._shortcut = shortcut
         self._most = most
 
     def __call__(self) -> web.RequestHandler:
         full = len(self.connections) >= self._most
-        return ClientConnection(self, take=self._take, full=full, loop=self._loop, **self._kwargs)
+        return ClientConnection(self, shortcut=self._shortcut, full=full, loop=self._loop, **self._kwargs)
 
 
 class Listener:
@@ -129,13 +133,13 @@ class Listener:
         *,
         max_body_size: int,
         max_connections: int = 256,
-        take: Take | None = None,
+        shortcut: Shortcut | None = None,
     ) -> None:
         self._max_body_size = max_body_size
         self._loop = asyncio.get_running_loop()
         self._server = _Server(
             answer,
-            take=take,
+            shortcut=shortcut,
             most=max_connections,
             request_factory=self._request,
             handler_cancellation=True,

@@ -1,19 +1,20 @@
 """A client's connection: aiohttp's, with a shortcut for the usual request.
 
-aiohttp wakes a task for every request. A request that is here as a whole is first offered to `Take`, which may serve it
-from here: then the answer is pushed to this connection by the model server's, and no task ever knows of it.
+aiohttp wakes a task for every request. A request that is here as a whole is first offered to `Shortcut`, which may serve
+it from here: then the answer is pushed to this connection by the model server's, and no task ever knows of it. Where its
+head has come before, aiohttp's parser does not either: it is only shown what is not taken.
 """
 
 import asyncio
 import json
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http import RawRequestMessage
 
 from pyworker.core.errors import Refusal
+from pyworker.core.known_heads import extent
 from pyworker.server.relay import Relay
 
 KEEP_ALIVE: Final = 75.0
@@ -28,19 +29,36 @@ in two packets."""
 
 SHORT_BODY: Final = 64 * 1024
 
-Take = Callable[["ClientConnection", RawRequestMessage, bytes], bool]
-"""Serve this request and its body, or say False. It ends with `ClientConnection.served` or `ClientConnection.refuse`."""
+
+class Shortcut(Protocol):
+    """Serves a request, or says False. It ends with `ClientConnection.served` or `ClientConnection.refuse`."""
+
+    def take_known(self, client: "ClientConnection", data: bytes) -> bool:
+        """The request that starts with ``data``, if it is whole and one of those known by their head."""
+
+    def take(self, client: "ClientConnection", message: RawRequestMessage, raw: bytes, body: bytes) -> bool:
+        """The request ``message`` with its ``body``. ``raw`` is what it was read from, or empty."""
 
 
 class ClientConnection(web.RequestHandler):
     """A client's connection. What is no HTTP is answered in JSON and leaves no trace: anyone can send it, any number."""
 
-    __slots__ = ("_full", "_in_head", "_patience", "_relay", "_taken", "refusal", "take")
+    __slots__ = (
+        "_due", "_first", "_full", "_in_head", "_is_new", "_patience", "_relay", "_shortcut", "_taken", "_unparsed", "refusal",
+    )  # fmt: skip
 
-    def __init__(self, manager: web.Server, *, take: Take | None, full: bool, **options: Any) -> None:
+    def __init__(self, manager: web.Server, *, shortcut: Shortcut | None, full: bool, **options: Any) -> None:
         super().__init__(manager, **options)
-        self.take = take
+        self._shortcut = shortcut
         self._full = full
+        self._due: int | None = 0
+        """Bytes of the request under way that have not come; 0 between two requests, None when nobody knows any more."""
+        self._first = b""
+        """What the last request began with, if it is known where that is."""
+        self._unparsed: bytes | None = None
+        """A request that is being served and that aiohttp's parser has not seen."""
+        self._is_new = True
+        """Nothing has been left to aiohttp yet: its task waits for a request, or is about to."""
         self._in_head = False
         """Part of a head has come, and its rest has not."""
         self._relay: Relay | None = None
@@ -67,16 +85,47 @@ class ClientConnection(web.RequestHandler):
     # A request comes...
 
     def data_received(self, data: bytes) -> None:
-        waiter, self._waiter = self._waiter, None  # so that aiohttp wakes its task only when we say so
-        super().data_received(data)
-        self._waiter = waiter
+        if not data:
+            pass  # aiohttp asks itself whether more requests are in its buffer
+        elif self._due == 0:
+            if self._take_known(data):
+                return
+            self._begin_request(data)
+        elif self._due is not None:
+            self._due = self._due - len(data) if self._due >= len(data) else None
+        self._parse(data)
         if self._messages:
             self._in_head = False
             if not isinstance(self._messages[-1][0], RawRequestMessage):
                 self._break_bodies()
             self._next_request()
         else:
-            self._in_head = waiter is not None and not waiter.done()
+            self._in_head = self._is_idle()
+
+    def _take_known(self, data: bytes) -> bool:
+        """Whether ``data`` is a request that is being served now, without having been parsed."""
+        if self._shortcut is None or self._messages or self._taken or self._paused or not self._is_idle():
+            return False
+        self._unparsed = data
+        if self._shortcut.take_known(self, data):
+            return True
+        self._unparsed = None
+        return False
+
+    def _is_idle(self) -> bool:
+        """Whether aiohttp's task waits for a request."""
+        return self._is_new if self._waiter is None else not self._waiter.done()
+
+    def _begin_request(self, data: bytes) -> None:
+        whole = extent(data)
+        self._due = whole - len(data) if whole is not None and whole >= len(data) else None
+        self._first = b"" if self._due is None else data
+
+    def _parse(self, data: bytes) -> None:
+        self._is_new = False
+        waiter, self._waiter = self._waiter, None  # so that aiohttp wakes its task only when we say so
+        super().data_received(data)
+        self._waiter = waiter
 
     def _break_bodies(self) -> None:
         """What came is no HTTP: bodies that wait for their rest will not get it."""
@@ -89,15 +138,15 @@ class ClientConnection(web.RequestHandler):
 
     def _next_request(self) -> None:
         """Take up the first request in line, if none is under way and the client reads its answers."""
-        waiter = self._waiter
-        if self._taken or self._paused or waiter is None or waiter.done():
+        if self._taken or self._paused or not self._is_idle():
             return
         message, payload = self._messages[0]
-        if self.take is not None and isinstance(message, RawRequestMessage):
+        if self._shortcut is not None and isinstance(message, RawRequestMessage):
+            raw = self._first if len(self._messages) == 1 else b""
             if not payload.is_eof():
                 if self._waits_for(message):
                     return
-            elif self.take(self, message, _read(payload)):
+            elif self._shortcut.take(self, message, raw, _read(payload)):
                 return
         self._wake()
 
@@ -114,6 +163,7 @@ class ClientConnection(web.RequestHandler):
         """Leave the first request in line to aiohttp's task."""
         self._lose_patience()
         if self._waiter is not None and not self._waiter.done():
+            self._first = b""
             self._waiter.set_result(None)
 
     def _lose_patience(self) -> None:
@@ -133,12 +183,11 @@ class ClientConnection(web.RequestHandler):
         """It has been answered."""
         self._taken = False
         self._relay = None
-        if not self._messages or self._parser is None:  # the connection has closed meanwhile
+        if self._parser is None:  # the connection has closed meanwhile
             return
-        self._messages.popleft()
-        self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
+        if self._unparsed is None:
+            self._forget_message()
+        self._unparsed = None
         if not keep_alive:
             self.force_close()
             return
@@ -148,11 +197,22 @@ class ClientConnection(web.RequestHandler):
         if self._messages:
             self._loop.call_soon(self._next_request)
 
+    def _forget_message(self) -> None:
+        assert self._parser is not None
+        self._messages.popleft()
+        self._first = b""
+        self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
     def refuse(self, refusal: Refusal) -> None:
         """It is not going to be: aiohttp's task is to answer ``refusal``."""
         self._taken = False
         self._relay = None
         self.refusal = refusal
+        if self._unparsed is not None:
+            data, self._unparsed = self._unparsed, None
+            self._parse(data)
         self._wake()
 
     def watch(self, relay: Relay | None) -> None:

@@ -103,9 +103,9 @@ class Door:
             await self._renewed()
             self._verifier.check(envelope.url, envelope.signature)
 
-    def knows(self, envelope: Envelope) -> bool:
-        """Whether its signature has been verified before."""
-        return not self.signed or self._verifier.remembers(envelope.url, envelope.signature)
+    def knows(self, url: str, signature: str) -> bool:
+        """Whether this signature of ``url`` has been verified before."""
+        return not self.signed or self._verifier.remembers(url, signature)
 
     async def body(self, request: web.Request) -> bytes:
         """The whole body, within the limits of size and time. Raises `Refusal`."""

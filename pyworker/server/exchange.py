@@ -1,6 +1,7 @@
 """A request at the model server and its answer on the way to the client, on whatever connection it takes."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -21,9 +22,20 @@ class Exchange(Relay):
     __slots__ = ("_asked", "_connecting", "_model")
 
     def __init__(
-        self, transport: asyncio.Transport, *, model: ModelServer, asked: Asked, **options: Any
+        self,
+        transport: asyncio.Transport,
+        *,
+        model: ModelServer,
+        asked: Asked,
+        loop: asyncio.AbstractEventLoop,
+        http11: bool,
+        keep_alive: bool,
+        on_end: Callable[[Relay], None],
+        on_switch: Callable[[Relay], None] | None = None,
     ) -> None:
-        super().__init__(transport, **options)
+        super().__init__(
+            transport, loop=loop, http11=http11, keep_alive=keep_alive, on_end=on_end, on_switch=on_switch
+        )
         self._model = model
         self._asked = asked
         self._connecting: asyncio.Task[None] | None = None

@@ -13,6 +13,9 @@ from pyworker.core.heads import Head, Header
 PASSED_ON: Final = ("Accept", "Accept-Encoding", "X-Request-Id", "traceparent")
 """Headers that go on from a client with its grant in the envelope, and nothing else of its head."""
 
+PASSED_ON_ONCE: Final = ("X-Request-Id", "traceparent")
+"""Those of them that differ from one request of a client's to its next."""
+
 _HOP_BY_HOP: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
     b"transfer-encoding", b"upgrade",

@@ -80,27 +80,26 @@ class Places:
             raise
         inside = session.entry if session is not None else None
         entry = self._ledger.enter(index, load, now, route=handler.route, session=inside)
+        if ticket.running:
+            self._ledger.start(entry, now)
         return Place(handler, lane, ticket, entry)
 
     async def turn(self, place: Place) -> None:
         """Wait until it is this one's turn. Raises `QueueFull` when that takes longer than its route allows."""
+        if place.ticket.running:
+            return
         max_wait = place.handler.max_queue_time
-        if not place.ticket.running:
-            turn = asyncio.get_running_loop().create_future()
-            self._turns[place.ticket] = turn
-            try:
-                async with asyncio.timeout(max_wait):
-                    await turn
-            except TimeoutError as error:
-                raise QueueFull(
-                    f"waited longer than this route's max_queue_time of {max_wait:g} s", retry_after=1.0
-                ) from error
-            finally:
-                del self._turns[place.ticket]
-        self.start(place)
-
-    def start(self, place: Place) -> None:
-        """The model server is asked now."""
+        turn = asyncio.get_running_loop().create_future()
+        self._turns[place.ticket] = turn
+        try:
+            async with asyncio.timeout(max_wait):
+                await turn
+        except TimeoutError as error:
+            raise QueueFull(
+                f"waited longer than this route's max_queue_time of {max_wait:g} s", retry_after=1.0
+            ) from error
+        finally:
+            del self._turns[place.ticket]
         self._ledger.start(place.entry, time.monotonic())
 
     def give_back(self, place: Place, outcome: Outcome) -> None:

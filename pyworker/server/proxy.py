@@ -8,7 +8,6 @@ import logging
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
 
 from pyworker.core.errors import (
     AnswerBroken,
@@ -30,7 +29,6 @@ from pyworker.model.form import encode_form
 from pyworker.model.pool import ModelServer
 from pyworker.model.upload import Upload
 from pyworker.server.body import ClientBody
-from pyworker.server.client import ClientConnection
 from pyworker.server.direct import Direct
 from pyworker.server.door import Door, Job
 from pyworker.server.exchange import relayed
@@ -52,26 +50,20 @@ class Proxy:
         self.places = places
         self._model = model
         self._hooks = HookClient(model.url) if model is not None else None
-        self._direct: Direct | None = None
+        self.direct: Direct | None = None
         if model is not None:
-            self._direct = Direct(door=door, places=places, lifecycle=lifecycle, model=model)
+            self.direct = Direct(door=door, places=places, lifecycle=lifecycle, model=model)
         self._inside: dict[Session, set[asyncio.Task[Any]]] = {}
 
     def cut(self) -> None:
         """End what is still running: as an error of ours, not as the clients' doing."""
         self.places.cutting = True
-        if self._direct is not None:
-            self._direct.cut()
+        if self.direct is not None:
+            self.direct.cut()
 
     async def close(self) -> None:
         if self._hooks is not None:
             await self._hooks.close()
-
-    def take(
-        self, client: ClientConnection, message: RawRequestMessage, body: bytes, handler: Handler
-    ) -> bool:
-        """Serve a usual request to ``handler`` from here, or say that it is none: then `serve` is to do it."""
-        return self._direct is not None and self._direct.take(client, message, body, handler)
 
     async def serve(self, request: web.Request, handler: Handler, path: str) -> web.StreamResponse:
         """Answer ``request``. Raises `Refusal` for what is turned away, `AnswerBroken` after a broken answer."""

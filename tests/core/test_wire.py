@@ -20,6 +20,7 @@ from pyworker.core.wire import (
     decode_payload,
     encode,
     encode_payload,
+    good_envelope,
     on_close_body,
     parse_envelope,
     parse_grant_header,
@@ -111,6 +112,54 @@ def test_what_is_refused_before_the_signature(raw: bytes, expected: dict[str, An
         parse_envelope(raw)
 
     assert caught.value.body() == expected
+
+
+_ANY = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=3)
+    | st.lists(st.integers(), max_size=2)
+)
+_FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "url": st.text(max_size=5) | _ANY,
+        "signature": st.text(max_size=5) | _ANY,
+        "cost": st.sampled_from(["256", "-1", "x", "1e9", "1e10", 5, 0.5]) | _ANY,
+        "endpoint": st.text(max_size=5) | _ANY,
+        "reqnum": st.integers(0, 2**64) | _ANY,
+        "request_idx": st.integers(-1, 2**64) | _ANY,
+        "more": _ANY,
+    },
+)
+
+
+@given(_FIELDS, st.sets(st.sampled_from(sorted(AUTH))), st.none() | _ANY, st.booleans())
+def test_the_short_way_takes_just_what_the_long_way_finds_good(
+    changes: dict[str, Any], missing: set[str], session: Any, has_payload: bool
+) -> None:
+    auth = {key: value for key, value in {**AUTH, **changes}.items() if key not in missing}
+    whole = {"auth_data": auth, "session_id": session, "payload": {"a": [1]}}
+    raw = json.dumps(whole if has_payload else {"auth_data": auth}).encode()
+    found = good_envelope(raw)
+    cost = found.auth_data.good_cost() if found is not None else None
+    try:
+        envelope = parse_envelope(raw)
+        grant = envelope.grant()
+    except InvalidRequest:
+        assert found is None or cost is None
+        return
+    if session is not None and has_payload:
+        assert found is None
+        return
+    assert found is not None
+    good = found.auth_data
+    assert (good.url, good.signature, cost, good.endpoint, good.reqnum, good.request_idx) == (
+        grant.url, grant.signature, grant.cost, grant.endpoint, grant.reqnum, grant.request_idx,
+    )  # fmt: skip
+    assert bytes(found.payload) == envelope.payload
 
 
 def test_deep_nesting_is_refused() -> None:
