@@ -34,20 +34,19 @@ from pyworker.loop_watch import LoopWatch
 from pyworker.model.gauges import InstanceGauges
 from pyworker.model.loading import Loading
 from pyworker.model.pool import ModelServer
-from pyworker.server.app import App, Listener, Serve, raise_file_limit, tls_context
+from pyworker.server.app import App, Listener, Serve, raise_file_limit
 from pyworker.server.door import Door
 from pyworker.server.places import Places
 from pyworker.server.ports import PortTaken
 from pyworker.server.proxy import Proxy
 from pyworker.server.sessions import SessionRoutes
+from pyworker.server.tls import Certificate
 from pyworker.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds the last report and the last ends may take to reach the engine: docker stop allows ten for everything."""
-
-CERTIFICATE_PAUSE: Final = 2.0
 
 
 class Worker:
@@ -158,6 +157,9 @@ class Running:
         )
         self.watch = LoopWatch()
         self.reporting = ReporterThread(self.reporter, [self.watch.run])
+        self.certificate = (
+            Certificate(settings.ssl_cert_file, settings.ssl_key_file) if settings.use_ssl else None
+        )
         self.model = model_server_of(config, handlers)
         self._sessions = Sessions(most=config.max_sessions, longest=settings.session_max_lifetime)
         self.door = Door(
@@ -204,6 +206,8 @@ class Running:
             reporter=self.reporter,
             watch=self.watch,
             handlers=handlers,
+            verifier=self.verifier,
+            certificate=self.certificate,
             model_url=self.model.url if self.model else "none: remote functions",
         )
         self.admin = Listener(Admin(partial(status, parts)).answer, max_body_size=2**20)
@@ -275,6 +279,8 @@ class Running:
             self.key.need_none()
         else:
             parts.append(self.key.run())
+        if self.certificate is not None:
+            parts.append(self.certificate.watch())
         return parts
 
     @contextlib.asynccontextmanager
@@ -304,20 +310,12 @@ class Running:
 
     async def _tls(self, stop: asyncio.Event) -> ssl.SSLContext | None:
         """The certificate, waited for while it is not there: meanwhile the engine is told what is missing."""
-        if not self._settings.use_ssl:
+        if self.certificate is None:
             return None
-        while not stop.is_set():
-            try:
-                context = tls_context(self._settings.ssl_cert_file, self._settings.ssl_key_file)
-            except OSError as error:  # ssl.SSLError is one
-                pair = f"{self._settings.ssl_cert_file} with {self._settings.ssl_key_file}"
-                self.loading.startup.block(f"TLS certificate {pair}: {error.strerror or error}")
-            else:
-                self.loading.startup.unblock()
-                return context
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CERTIFICATE_PAUSE):
-                    await stop.wait()
+        startup = self.loading.startup
+        if await self.certificate.until_there(stop, lambda why: startup.block(f"TLS: {why}")):
+            startup.unblock()
+            return self.certificate.context()
         return None
 
     async def _drain(self, cut: asyncio.Event) -> None:

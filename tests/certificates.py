@@ -11,16 +11,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 
-def make_certificate(cert: Path, key: Path) -> None:
+def make_certificate(cert: Path, key: Path, *, days: int = 1, bits: int = 2048) -> None:
     """A self-signed certificate for 127.0.0.1; the key is written first, so that a pair that exists is whole."""
-    Authority().issue(cert, key, signed=False)
+    Authority(bits).issue(cert, key, days=days, signed=False)
 
 
 class Authority:
     """A throw-away certificate authority."""
 
-    def __init__(self) -> None:
-        self._key = rsa.generate_private_key(65537, 2048)
+    def __init__(self, bits: int = 2048) -> None:
+        self._key = rsa.generate_private_key(65537, bits)
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away authority")])
         self._usage = x509.KeyUsage(
             digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,

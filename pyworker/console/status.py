@@ -9,6 +9,7 @@ from pyworker.core.ledger import Ledger, Outcome
 from pyworker.core.lifecycle import Lifecycle
 from pyworker.core.progress import Picture
 from pyworker.core.redact import excerpt
+from pyworker.core.signature import Verifier
 from pyworker.core.verdict import Verdict
 from pyworker.engine.reporter import Delivery, Reporter
 from pyworker.handler import Handler
@@ -18,6 +19,7 @@ from pyworker.model.loading import Loading
 from pyworker.model.perf import Perf
 from pyworker.model.service_watch import ServiceWatch
 from pyworker.server.places import Places
+from pyworker.server.tls import Certificate
 from pyworker.settings import Settings
 
 
@@ -33,6 +35,8 @@ class Parts:
     reporter: Reporter
     watch: LoopWatch
     handlers: Sequence[Handler]
+    verifier: Verifier
+    certificate: Certificate | None
     model_url: str
 
 
@@ -48,6 +52,7 @@ def status(parts: Parts) -> dict[str, Any]:
         "uptime": round(now - life.started_at, 3),
         "why": verdict.line,
         "why_not_ready": _why(verdict),
+        "warnings": warnings(parts),
         "progress": _progress(parts.loading.load_watch, life.started_at),
         "loadtime": life.load_time,
         "perf": life.perf,
@@ -76,8 +81,38 @@ def status(parts: Parts) -> dict[str, Any]:
             "path": str(tail.path) if tail else None,
             "last_line": excerpt((tail.last_lines or [""])[-1]) if tail else None,
         },
+        "certificate": _certificate(parts),
         "unsecured": parts.settings.unsecured,
         "settings_given": list(parts.settings.given),
+    }
+
+
+def warnings(parts: Parts) -> list[str]:
+    """What the owner of the instance should know though the worker works; one sentence each."""
+    found = []
+    if parts.settings.unsecured:
+        found.append(
+            "UNSECURED=true: requests are not checked for a signature, anyone can use the model server"
+        )
+    if other := parts.verifier.other_url:
+        found.append(
+            f"a request was refused as the engine signed it for {other!r}, and this worker is {parts.verifier.own_url!r}: "
+            "are PUBLIC_IPADDR and VAST_TCP_PORT_* still right? ALLOWED_URLS lets more URLs in"
+        )
+    if parts.certificate is not None and (told := parts.certificate.warning()):
+        found.append(told)
+    return found
+
+
+def _certificate(parts: Parts) -> dict[str, Any] | None:
+    """The certificate that is served, and until when; None without TLS."""
+    if parts.certificate is None:
+        return None
+    expires = parts.certificate.expires
+    return {
+        "path": str(parts.settings.ssl_cert_file),
+        "expires": None if expires is None else expires.isoformat(timespec="seconds"),
+        "problem": parts.certificate.problem,
     }
 
 

@@ -22,8 +22,8 @@ def show(picture: dict[str, Any], console: Console) -> None:
         console.print(evidence(picture["why_not_ready"]))
     if picture["in_service"]["warning"]:
         console.print(Text(f"  {picture['in_service']['warning']}", style="yellow"))
-    if picture["unsecured"]:
-        console.print("  UNSECURED: requests are not checked for a signature", style="bold red")
+    for warning in picture["warnings"]:
+        console.print(Text(f"  {warning}", style="bold red"))
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in rows(picture):
         table.add_row(name, Text(value))

@@ -9,7 +9,6 @@ import math
 import resource
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -191,12 +190,3 @@ def raise_file_limit() -> int:
             soft = hard
     usable = (soft - SPARE_FILES) // 2 if soft != resource.RLIM_INFINITY else MOST_CONNECTIONS
     return max(1, min(usable, MOST_CONNECTIONS))
-
-
-def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 or newer with this pair. Raises OSError (missing) or ssl.SSLError (mismatched), named for what it is."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(cert, key)
-    return context
