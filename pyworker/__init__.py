@@ -10,7 +10,8 @@ The map, top down; imports point down, and what stands on one line does not know
     instance  local_engine  `up`: processes side by side · a Serverless engine on one machine
     worker                  builds every part once, runs them, drains on a signal
     console                 what a person looks at: status as JSON, terminal view, admin port
-    server                  what clients talk to: app (routes), tls, proxy (a request's life), relay (bytes), sessions
+    server                  what clients talk to: app (routes), tls, guard, refusals, proxy (a request's life), relay (bytes),
+                            sessions
     model  engine           the model server: connection, pool; loading (log_tail, startup, proof, perf, watches)
                             · the engine: client, keys, reporter (and its thread), journal, beacon
     loop_watch              notices a blocked event loop, and whose code blocks it

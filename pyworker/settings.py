@@ -199,6 +199,9 @@ VARIABLES: Final = (
         "where a session's on_close_route may lead besides the model server: origins, comma-separated",
         _urls,
     ),
+    Variable(
+        "FORCE_UPDATE_FILE", "what POST /pyworker/update leaves for the start script", Path, "/.force_update"
+    ),
     Variable("PYWORKER_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR", _log_level, "INFO"),
     Variable("PYWORKER_LOG_FORMAT", "text or json", _log_format, "text"),
 )
@@ -241,6 +244,7 @@ class Settings:
     max_connections: int | None
     session_max_lifetime: float
     session_callback_origins: tuple[str, ...]
+    force_update_file: Path
     log_level: str
     log_format: str
     given: tuple[str, ...]
@@ -288,6 +292,7 @@ class Settings:
             max_connections=reader.get("MAX_CONNECTIONS", None),
             session_max_lifetime=reader.get("SESSION_MAX_LIFETIME", 21600.0),
             session_callback_origins=reader.get("SESSION_CALLBACK_ORIGINS", ()),
+            force_update_file=reader.get("FORCE_UPDATE_FILE", Path("/.force_update")),
             log_level=reader.get("PYWORKER_LOG_LEVEL", "INFO"),
             log_format=reader.get("PYWORKER_LOG_FORMAT", "text"),
             given=tuple(variable.name for variable in VARIABLES if reader.has(variable.name)),

@@ -36,9 +36,11 @@ from pyworker.model.loading import Loading
 from pyworker.model.pool import ModelServer
 from pyworker.server.app import App, Listener, Serve, raise_file_limit
 from pyworker.server.door import Door
+from pyworker.server.guard import LocalOnly, WithToken
 from pyworker.server.places import Places
 from pyworker.server.ports import PortTaken
 from pyworker.server.proxy import Proxy
+from pyworker.server.refusals import RefusalLog
 from pyworker.server.sessions import SessionRoutes
 from pyworker.server.tls import Certificate
 from pyworker.settings import Settings, SettingsError
@@ -47,6 +49,9 @@ log = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds the last report and the last ends may take to reach the engine: docker stop allows ten for everything."""
+
+MAX_LOCAL_BODY: Final = 2**20
+"""Bytes of a body on the ports of this machine alone."""
 
 
 class Worker:
@@ -188,15 +193,6 @@ class Running:
             client=session,
             unix_offset=unix_offset,
         )
-        app = App(self.proxy, handlers, self._routes())
-        self.public = Listener(
-            app.answer,
-            shortcut=app,
-            max_body_size=settings.max_body_size,
-            max_connections=settings.max_connections or raise_file_limit(),
-        )
-        end = {("POST", "/session/end"): self.sessions.end}
-        self.plain = Listener(App(self.proxy, (), end).answer, max_body_size=settings.max_body_size)
         parts = Parts(
             settings=settings,
             lifecycle=self.lifecycle,
@@ -210,7 +206,29 @@ class Running:
             certificate=self.certificate,
             model_url=self.model.url if self.model else "none: remote functions",
         )
-        self.admin = Listener(Admin(partial(status, parts)).answer, max_body_size=2**20)
+        pages = Admin(partial(status, parts), update_file=settings.force_update_file)
+        refusals = RefusalLog()
+        app = App(
+            self.proxy,
+            handlers,
+            refusals,
+            extra=self._routes(),
+            owner=WithToken(pages.answer, settings.master_token).answer,
+        )
+        self.public = Listener(
+            app.answer,
+            refusals=refusals,
+            shortcut=app,
+            max_body_size=settings.max_body_size,
+            max_connections=settings.max_connections or raise_file_limit(),
+        )
+        end = App(self.proxy, (), refusals, extra={("POST", "/session/end"): self.sessions.end})
+        self.plain = Listener(
+            LocalOnly(end.answer, refusals).answer, refusals=refusals, max_body_size=MAX_LOCAL_BODY
+        )
+        self.admin = Listener(
+            LocalOnly(pages.answer, refusals).answer, refusals=refusals, max_body_size=MAX_LOCAL_BODY
+        )
 
     def _routes(self) -> dict[tuple[str, str], Serve]:
         return {

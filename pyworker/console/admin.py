@@ -1,31 +1,65 @@
-"""The admin port: loopback only, so it asks for no token."""
+"""What can be asked of a worker, and told it: on the admin port by anyone, on the public one with the master token."""
 
+import asyncio
 import json
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from pyworker.core.errors import NoSuchRoute
-from pyworker.server.app import refused
+from pyworker.core.errors import NoSuchRoute, Refusal, WrongMethod
+
+log = logging.getLogger(__name__)
 
 
 class Admin:
-    """``/pyworker/status`` the whole picture, ``/readyz`` 200 or 503, ``/healthz`` 200 while the process lives."""
+    """``/pyworker/status`` the whole picture, ``/readyz`` 200 or 503, ``/healthz`` 200 while the process lives.
 
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+    ``POST /pyworker/update`` leaves ``update_file`` for the start script.
+    """
+
+    def __init__(self, status: Callable[[], dict[str, Any]], *, update_file: Path) -> None:
         self._status = status
+        self._update_file = update_file
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path in {"/", "/pyworker/status"}:
-            return _json(self._status())
-        if request.path == "/healthz":
+        """Raises `Refusal`."""
+        if request.path == "/pyworker/update":
+            _require(request, "POST")
+            return await self._update()
+        if request.path in {"/", "/pyworker/status", "/healthz", "/readyz"}:
+            _require(request, "GET", "HEAD")
+            return self._page(request.path)
+        raise NoSuchRoute(
+            "no such page; there are /pyworker/status, /readyz, /healthz and POST /pyworker/update"
+        )
+
+    def _page(self, path: str) -> web.Response:
+        if path == "/healthz":
             return _json({"ok": True})
-        if request.path == "/readyz":
-            picture = self._status()
+        picture = self._status()
+        if path == "/readyz":
             ready = picture["state"] == "ready"
             return _json({"ready": ready, "why": picture["why"]}, 200 if ready else 503)
-        return refused(NoSuchRoute("no such page; there are /pyworker/status, /readyz and /healthz"))
+        return _json(picture)
+
+    async def _update(self) -> web.Response:
+        try:
+            await asyncio.to_thread(self._update_file.touch)
+        except OSError as error:
+            why = f"cannot write FORCE_UPDATE_FILE={self._update_file}: {error.strerror}"
+            log.warning("update: %s", why)
+            raise Refusal(why) from error
+        log.info("update: asked for, the start script will find %s", self._update_file)
+        return _json({"ok": True})
+
+
+def _require(request: web.BaseRequest, *methods: str) -> None:
+    if request.method not in methods:
+        allowed = ", ".join(methods)
+        raise WrongMethod(f"{request.method} {request.path}: use {allowed}", headers={"Allow": allowed})
 
 
 def _json(value: dict[str, Any], status: int = 200) -> web.Response:

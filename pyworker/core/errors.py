@@ -38,6 +38,12 @@ class NotByThisKey(BadSignature):
     """The signature could be one for our URL, but by another key than the engine's as we know it."""
 
 
+class WrongToken(Refusal):
+    """The master token is missing or wrong."""
+
+    status = 401
+
+
 class Forbidden(Refusal):
     """Asked by a page in a browser, which has no business here."""
 
@@ -70,7 +76,7 @@ class TooLarge(Refusal):
 
 
 class BadBody(Refusal):
-    """The body's framing is not HTTP."""
+    """The framing of a body, or of a whole request, is not HTTP."""
 
     status = 400
 

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import errno
-import json
 import logging
-import math
 import resource
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,6 +19,7 @@ from pyworker.server.exchange import Sent
 from pyworker.server.places import log_broken
 from pyworker.server.ports import PortTaken, holder
 from pyworker.server.proxy import Proxy
+from pyworker.server.refusals import Answer, RefusalLog
 from pyworker.server.routes import Routes
 
 log = logging.getLogger(__name__)
@@ -30,16 +29,28 @@ SPARE_FILES: Final = 200
 """Open files left for all that is no client: logs, the journal, the engine, the model server's idle connections."""
 
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+OWNER_PATHS: Final = "/pyworker/"
 
 
 class App:
-    """What answers on the public port: handlers' routes, and ``extra`` ones by (method, path)."""
+    """What answers on the public port: handlers' routes, and ``extra`` ones by (method, path).
+
+    What is under ``/pyworker/`` is the ``owner``'s, whatever the handlers' routes are.
+    """
 
     def __init__(
-        self, proxy: Proxy, handlers: Sequence[Handler], extra: Mapping[tuple[str, str], Serve] | None = None
+        self,
+        proxy: Proxy,
+        handlers: Sequence[Handler],
+        refusals: RefusalLog,
+        *,
+        extra: Mapping[tuple[str, str], Serve] | None = None,
+        owner: Answer | None = None,
     ) -> None:
         self._proxy = proxy
+        self._refusals = refusals
+        self._owner = owner
         self._routes = Routes(handlers)
         self._extra = dict(extra or {})
 
@@ -60,24 +71,26 @@ class App:
         client = cast("ClientConnection", request.protocol)
         if client.refusal is not None:
             refusal, client.refusal = client.refusal, None
-            return refused(refusal)
+            return self._refusals.answer(refusal, request)
         try:
             return await self._route(request)
         except Refusal as refusal:
-            return refused(refusal)
+            return self._refusals.answer(refusal, request)
         except AnswerBroken as error:
             log_broken(request.path, error)
             if request.transport is not None:
                 request.transport.close()
             return Sent(502, keep_alive=False)
         except Exception:
-            log.exception("bug: path=%s", request.path)
-            return refused(Refusal("internal error; the worker's log has more"))
+            log.exception("bug: path=%s", ascii(request.path))
+            return self._refusals.answer(Refusal("internal error; the worker's log has more"), request)
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if not path.startswith("/"):  # the absolute form, as a client sends it that takes us for a proxy
             path = request.rel_url.raw_path
+        if self._owner is not None and path.startswith(OWNER_PATHS):
+            return await self._owner(request)
         handler, model_path = self._routes.find(path)
         if handler is not None:
             if request.method not in handler.methods:
@@ -94,33 +107,27 @@ class App:
         return await extra(request)
 
 
-def refused(refusal: Refusal) -> web.Response:
-    """A refusal as the client sees it. The connection closes when the body may not have been read."""
-    headers = dict(refusal.headers)
-    if refusal.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(refusal.retry_after))
-    response = web.Response(
-        text=json.dumps(refusal.body()),
-        status=refusal.status,
-        headers=headers,
-        content_type="application/json",
-    )
-    if refusal.status in {401, 408, 413, 415, 500}:
-        response.force_close()
-    return response
-
-
 class _Server(web.Server):
     """aiohttp's server, with our connections, at most ``most`` of them."""
 
-    def __init__(self, handler: _Answer, *, shortcut: Shortcut | None, most: int, **options: Any) -> None:
+    def __init__(
+        self, handler: Answer, *, refusals: RefusalLog, shortcut: Shortcut | None, most: int, **options: Any
+    ) -> None:
         super().__init__(handler, **options)
+        self._refusals = refusals
         self._shortcut = shortcut
         self._most = most
 
     def __call__(self) -> web.RequestHandler:
         full = len(self.connections) >= self._most
-        return ClientConnection(self, shortcut=self._shortcut, full=full, loop=self._loop, **self._kwargs)
+        return ClientConnection(
+            self,
+            refusals=self._refusals,
+            shortcut=self._shortcut,
+            full=full,
+            loop=self._loop,
+            **self._kwargs,
+        )
 
 
 class Listener:
@@ -128,9 +135,10 @@ class Listener:
 
     def __init__(
         self,
-        answer: _Answer,
+        answer: Answer,
         *,
         max_body_size: int,
+        refusals: RefusalLog,
         max_connections: int = 256,
         shortcut: Shortcut | None = None,
     ) -> None:
@@ -138,6 +146,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._server = _Server(
             answer,
+            refusals=refusals,
             shortcut=shortcut,
             most=max_connections,
             request_factory=self._request,

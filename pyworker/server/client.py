@@ -6,15 +6,15 @@ head has come before, aiohttp's parser does not either: it is only shown what is
 """
 
 import asyncio
-import json
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http import RawRequestMessage
 
-from pyworker.core.errors import Refusal
+from pyworker.core.errors import BadBody, NotReady, Refusal, TooSlow
 from pyworker.core.known_heads import extent
+from pyworker.server.refusals import RefusalLog
 from pyworker.server.relay import Relay
 
 KEEP_ALIVE: Final = 75.0
@@ -44,11 +44,20 @@ class ClientConnection(web.RequestHandler):
     """A client's connection. What is no HTTP is answered in JSON and leaves no trace: anyone can send it, any number."""
 
     __slots__ = (
-        "_due", "_first", "_full", "_in_head", "_is_new", "_patience", "_relay", "_shortcut", "_taken", "_unparsed", "refusal",
+        "_due", "_first", "_full", "_in_head", "_is_new", "_patience", "_refusals", "_relay", "_shortcut", "_taken", "_unparsed", "refusal",
     )  # fmt: skip
 
-    def __init__(self, manager: web.Server, *, shortcut: Shortcut | None, full: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        refusals: RefusalLog,
+        shortcut: Shortcut | None,
+        full: bool,
+        **options: Any,
+    ) -> None:
         super().__init__(manager, **options)
+        self._refusals = refusals
         self._shortcut = shortcut
         self._full = full
         self._due: int | None = 0
@@ -74,7 +83,7 @@ class ClientConnection(web.RequestHandler):
         super().connection_made(transport)
         if self._full:
             self._say_and_close(
-                503, "too many connections: ask the engine for another worker", b"Retry-After: 1\r\n"
+                NotReady("too many connections: ask the engine for another worker", retry_after=1.0)
             )
         elif self._keepalive_handle is not None:
             # aiohttp gives the first head as long as a pause between requests
@@ -244,32 +253,26 @@ class ClientConnection(web.RequestHandler):
         if self._taken:
             self._keepalive_handle = self._loop.call_later(KEEP_ALIVE, self._process_keepalive)
         elif self._in_head and self._loop.time() >= self._next_keepalive_close_time:
-            self._say_and_close(408, "the request's head did not come in time")
+            self._say_and_close(TooSlow("the request's head did not come in time"))
         else:
             super()._process_keepalive()
 
-    def _say_and_close(self, status: int, error: str, headers: bytes = b"") -> None:
+    def _say_and_close(self, refusal: Refusal) -> None:
         if self.transport is not None:
-            body = json.dumps({"error": error}).encode()
-            head = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-            head += b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n" % len(
-                body
-            )
-            self.transport.write(head + headers + b"\r\n" + body)
+            self.transport.write(self._refusals.as_bytes(refusal))
         self.force_close()
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        request: web.BaseRequest,
         status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002
+        exc: BaseException | None = None,  # noqa: ARG002 - aiohttp's signature
         message: str | None = None,  # noqa: ARG002 - it quotes the request, which may hold secrets
     ) -> web.StreamResponse:
-        response = web.Response(
-            text=json.dumps({"error": "the request is not valid HTTP"}),
-            status=status,
-            content_type="application/json",
-        )
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is half sent: no other may follow it")
+        assert status < HTTPStatus.INTERNAL_SERVER_ERROR
+        response = self._refusals.answer(BadBody("the request is not valid HTTP"), None)
         response.force_close()
         return response
 
