@@ -28,6 +28,7 @@ from pyworker.engine.journal import ledger_at
 from pyworker.engine.keys import EngineKey
 from pyworker.engine.reporter import HomeLoop, Identity, Reporter
 from pyworker.engine.reporter_thread import ReporterThread
+from pyworker.exit import Exit
 from pyworker.handler import Handler, handlers_of
 from pyworker.logs import set_up_logging
 from pyworker.loop_watch import LoopWatch
@@ -52,6 +53,9 @@ FLUSH_TIMEOUT: Final = 5.0
 
 MAX_LOCAL_BODY: Final = 2**20
 """Bytes of a body on the ports of this machine alone."""
+
+HURRIED_FLUSH: Final = 2.0
+"""The same after a second signal."""
 
 
 class Worker:
@@ -81,14 +85,17 @@ class Worker:
             Worker.collected.append(self.config)
             return
         set_up_logging(self.settings.log_level, self.settings.log_format)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self.run_async())
+        with Exit() as leaving, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._until_told(leaving))
 
     async def run_async(self, **_: Any) -> None:
         """`run`, in a loop that runs already."""
         if Worker.collected is not None:
             Worker.collected.append(self.config)
             return
+        await self._until_told(None)
+
+    async def _until_told(self, leaving: Exit | None) -> None:
         Worker.runs += 1
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -102,13 +109,13 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, told)
         try:
-            await self.serve(stop, cut)
+            await self.serve(stop, cut, leaving)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
-    async def serve(self, stop: asyncio.Event, cut: asyncio.Event) -> None:
-        """Serve until ``stop`` is set, then drain; ``cut`` cuts the draining short."""
+    async def serve(self, stop: asyncio.Event, cut: asyncio.Event, leaving: Exit | None = None) -> None:
+        """Serve until ``stop`` is set, then drain; ``cut`` cuts the draining short, ``leaving`` what comes after it."""
         unix_offset = time.time() - time.monotonic()
         ledger = await asyncio.to_thread(
             ledger_at,
@@ -125,6 +132,7 @@ class Worker:
                 client=client,
                 ledger=ledger,
                 unix_offset=unix_offset,
+                leaving=leaving,
             )
             try:
                 await running.run(stop, cut)
@@ -145,9 +153,12 @@ class Running:
         client: EngineClient,
         ledger: Ledger,
         unix_offset: float,
+        leaving: Exit | None,
     ) -> None:
         now = time.monotonic()
+        self._leaving = leaving
         self._settings = settings
+        self._left = False
         self.lifecycle = Lifecycle(now)
         self.ledger = ledger
         self.verifier = Verifier(own_url=settings.public_url, allowed_urls=settings.allowed_urls)
@@ -278,7 +289,7 @@ class Running:
         except* PortTaken as group:
             taken = PortTaken(str(_first_of(group)), admin_port=self._settings.admin_port)
         finally:
-            await self._farewell()
+            await self._farewell(cut)
         if taken is not None:
             raise taken
 
@@ -288,6 +299,7 @@ class Running:
             async with self._listening(stop):
                 await stop.wait()
                 await self._drain(cut)
+            await self._farewell(cut)
             for task in background:
                 task.cancel()
 
@@ -351,14 +363,28 @@ class Running:
                 task.cancel()
         if left := self.ledger.requests_in_flight:
             log.warning("cutting requests that are still running: count=%d", left)
-        self.proxy.cut()
-        await self.sessions.close_all()
+        await self.proxy.cut()
+        await self.sessions.close_all(cut)
 
-    async def _farewell(self) -> None:
-        if await self.reporting.finish(FLUSH_TIMEOUT):
+    async def _farewell(self, cut: asyncio.Event) -> None:
+        """Have the engine know everything, once nothing more can happen."""
+        if self._left:
+            return
+        self._left = True
+        async with asyncio.TaskGroup() as group:
+            hurrying = group.create_task(self._hurry(cut))
+            delivered = await self.reporting.finish(FLUSH_TIMEOUT)
+            hurrying.cancel()
+        if self._leaving is not None:
+            self._leaving.begin(hurried=cut.is_set())
+        if delivered:
             log.info("left: everything is reported")
         else:
             log.warning("left without the engine knowing: unreported_ends=%d", self.ledger.unreported_ends)
+
+    async def _hurry(self, cut: asyncio.Event) -> None:
+        await cut.wait()
+        self.reporting.hurry(HURRIED_FLUSH)
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -7,11 +7,9 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +21,10 @@ from aiohttp import web
 from pyworker.engine.client import EngineClient
 from tests.certificates import make_certificate
 from tests.engine.scripted_engine import Engine, engine_up
+from tests.processes import WORKER_FILE, environment, run, started
 from tests.scripted import Conversation, scripted
 from tests.system import Client, Model, Start, System, config_for, eventually, free_port, handler, running
 
-WORKER_FILE = """
-from pyworker import BenchmarkConfig, HandlerConfig, Worker, WorkerConfig
-config = WorkerConfig(
-    model_server_url="http://127.0.0.1",
-    model_server_port={port},
-    handlers=[HandlerConfig(route="/x", benchmark_config=BenchmarkConfig(dataset=[{{"prompt": "hi"}}], runs=1))],
-)
-"""
 RUNS_ITSELF = "Worker(config).run()\n"
 ONLY_AS_MAIN = 'if __name__ == "__main__":\n    Worker(config).run()\n'
 
@@ -167,20 +158,6 @@ async def test_no_secret_is_in_status(start: Start) -> None:
 # As a process...
 
 
-def environment(system_url: str, port: int, folder: Path, **more: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "CONTAINER_ID": "9",
-        "MASTER_TOKEN": "t",
-        "REPORT_ADDR": system_url,
-        "WORKER_PORT": str(port),
-        "PUBLIC_IPADDR": "127.0.0.1",
-        f"VAST_TCP_PORT_{port}": str(port),
-        "WORKSPACE_DIR": str(folder),
-        **more,
-    }
-
-
 @pytest.mark.parametrize(
     "ending", ["", RUNS_ITSELF, ONLY_AS_MAIN], ids=["config", "runs_itself", "only_as_main"]
 )
@@ -205,13 +182,6 @@ async def test_a_worker_file_runs_and_sigterm_drains_it(
     assert process.returncode == 0
     assert b"left: everything is reported" in log
     assert b" t " not in log
-
-
-def run(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pyworker", *arguments],
-        cwd=folder, env={**os.environ, **environ}, capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
 
 
 def test_a_wrong_environment_is_told_line_by_line(tmp_path: Path) -> None:
@@ -247,24 +217,6 @@ def test_what_cannot_be_run_is_said_in_one_line(tmp_path: Path, what: str, text:
     assert ended.stderr.startswith("pyworker: ")
     assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
-
-
-@asynccontextmanager
-async def started(
-    folder: Path, environ: dict[str, str], text: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`pyworker run` of a file with this text, its log in worker.log."""
-    (folder / "worker.py").write_text(text)
-    with (folder / "worker.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "pyworker", "run", "worker.py", cwd=folder, env=environ, stderr=log
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,8 @@ class EngineClient:
             except EngineError as error:
                 whys.append(str(error))
                 continue
-            if not skip.intersection(
-                self.addresses
-            ):  # else another kind of call may well be taken by another
+            # A call that leaves an address out says nothing about which one is to be used.
+            if not skip.intersection(self.addresses):
                 self._found(index, looked_back=first < index)
             return answer
         raise EngineError("; ".join(whys) or "no address to call")

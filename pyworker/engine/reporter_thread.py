@@ -23,6 +23,7 @@ class ReporterThread:
         self._stop: asyncio.Event | None = None
         self._started = threading.Event()
         self._flush_within = 0.0
+        self._limit: asyncio.Timeout | None = None
         self._delivered = False
         self._ended: asyncio.Future[None] | None = None
 
@@ -44,7 +45,17 @@ class ReporterThread:
             await self._ended
         return self._delivered
 
+    def hurry(self, within: float) -> None:
+        """`finish` is to take no longer than ``within`` seconds from now."""
+        if self._loop is not None and self._ended is not None and not self._ended.done():
+            self._loop.call_soon_threadsafe(self._hasten, within)
+
     # In the thread...
+
+    def _hasten(self, within: float) -> None:
+        self._flush_within = min(self._flush_within, within)
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._flush_within)
 
     def _work(self, home: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         error: BaseException | None = None
@@ -66,8 +77,9 @@ class ReporterThread:
             beside = [group.create_task(one()) for one in self._beside]
             await self._stop.wait()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._flush_within):
+                async with asyncio.timeout(self._flush_within) as self._limit:
                     await self._leave(reporting)
+            self._limit = None
             for task in (reporting, *beside):
                 task.cancel()
 

@@ -29,6 +29,8 @@ class Place:
     lane: Lane
     ticket: Ticket
     entry: Entry
+    settled: bool = False
+    """The books are closed on it, whatever its code still does."""
 
 
 class Places:
@@ -51,7 +53,7 @@ class Places:
         }
         self._lanes = {one: self._lane_of(one) for one in handlers}
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
-        self._emptied = asyncio.Event()
+        self._ended = asyncio.Event()
         self.cutting = False
         """From now on a request that is cancelled was cut by us: it ends as an error, not as the client's doing."""
 
@@ -104,13 +106,19 @@ class Places:
 
     def give_back(self, place: Place, outcome: Outcome) -> None:
         """The request has ended: it is settled, and the next in line has its turn."""
-        self._ledger.settle(place.entry, outcome, time.monotonic())
+        if not place.settled:
+            self.settle(place, outcome)
         following = place.lane.leave(place.ticket)
         # Its waiter may be leaving at this very moment: then its own leaving passes the turn on again.
         turn = self._turns.get(following) if following is not None else None
         if turn is not None and not turn.done():
             turn.set_result(None)
-        self._emptied.set()
+
+    def settle(self, place: Place, outcome: Outcome) -> None:
+        """For the engine the request has ended. Its turn is given back only when its code has."""
+        place.settled = True
+        self._ledger.settle(place.entry, outcome, time.monotonic())
+        self._ended.set()
 
     @property
     def outcome_of_leaving(self) -> Outcome:
@@ -120,8 +128,12 @@ class Places:
     async def emptied(self) -> None:
         """Return when no request is in flight."""
         while self._ledger.requests_in_flight:
-            self._emptied.clear()
-            await self._emptied.wait()
+            await self.next_end()
+
+    async def next_end(self) -> None:
+        """Return when a request has ended."""
+        self._ended.clear()
+        await self._ended.wait()
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Each lane by its name: requests running and waiting, and how many may run at once."""

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, Final, cast
 
@@ -37,6 +38,9 @@ from pyworker.server.places import Place, Places, outcome_of
 
 log = logging.getLogger(__name__)
 
+CUT_WAIT: Final = 1.0
+"""Seconds an author's code has to end when its request is cut."""
+
 _ASKS_FOR_SWITCH: Final = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
 
 
@@ -53,13 +57,15 @@ class Proxy:
         self.direct: Direct | None = None
         if model is not None:
             self.direct = Direct(door=door, places=places, lifecycle=lifecycle, model=model)
+        self._working: dict[asyncio.Task[Any], Place] = {}
         self._inside: dict[Session, set[asyncio.Task[Any]]] = {}
 
-    def cut(self) -> None:
-        """End what is still running: as an error of ours, not as the clients' doing."""
+    async def cut(self) -> None:
+        """End what is still running: as an error of ours, not as the clients' doing. Returns when all is settled."""
         self.places.cutting = True
         if self.direct is not None:
             self.direct.cut()
+        await self._end(set(self._working))
 
     async def close(self) -> None:
         if self._hooks is not None:
@@ -77,7 +83,7 @@ class Proxy:
         if session is not None and session.closing:  # it ended while a slow hook was pricing this request
             raise InvalidSession
         place = self.places.take(job.handler, job.index, job.work.load, session)
-        self._note(session)
+        self._note(place, session)
         outcome = Outcome.FAILED
         try:
             await self.places.turn(place)
@@ -90,29 +96,44 @@ class Proxy:
             outcome = self.places.outcome_of_leaving
             raise
         finally:
-            self.places.give_back(place, outcome)
             self._forget(session)
+            self.places.give_back(place, outcome)
         return response
 
-    def _note(self, session: Session | None) -> None:
-        """Remember whose task this is, so that `cut_session` finds it."""
+    def _note(self, place: Place, session: Session | None) -> None:
+        """Remember whose task this is, so that it can be cut."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._working[task] = place
         if session is not None:
-            task = cast("asyncio.Task[Any]", asyncio.current_task())
             self._inside.setdefault(session, set()).add(task)
 
     def _forget(self, session: Session | None) -> None:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        del self._working[task]
         if session is not None and (tasks := self._inside.get(session)) is not None:
-            tasks.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+            tasks.discard(task)
             if not tasks:
                 del self._inside[session]
 
     async def cut_session(self, session: Session) -> None:
         """Cut the requests inside of a session that has ended; returns when they are settled."""
-        tasks = self._inside.get(session, set()).copy()
+        await self._end(self._inside.get(session, set()).copy())
+
+    async def _end(self, tasks: set[asyncio.Task[Any]]) -> None:
+        """Cancel them, and settle those whose code does not end for that: nobody is held up by it."""
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CUT_WAIT):
+                while not tasks.isdisjoint(self._working):
+                    await self.places.next_end()
+        for task in tasks.intersection(self._working):
+            place = self._working[task]
+            log.warning(
+                "the code of %s goes on though its request was cut: settled without it", place.handler.route
+            )
+            if not place.settled:
+                self.places.settle(place, self.places.outcome_of_leaving)
 
     # Forwarding...
 

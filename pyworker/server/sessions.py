@@ -73,6 +73,10 @@ class SessionRoutes:
         self._origins = {Origin.of(origin) for origin in origins if origin != "*"}
         self._client = client
         self._unix_offset = unix_offset
+        self._group: asyncio.TaskGroup | None = None
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._callback_timeout = CALLBACK_TIMEOUT
+        self._limits: set[asyncio.Timeout] = set()
 
     async def create(self, request: web.Request) -> web.Response:
         """``POST /session/create``: a signed envelope."""
@@ -145,7 +149,8 @@ class SessionRoutes:
         if self._sessions.is_closing(call.session_id):
             raise InvalidSession
         session = self._authorized(call)
-        await self._close(session)
+        self._begin_close(session)
+        await asyncio.shield(self._closing[session.id])  # it goes on even if who asked for it does not wait
         return _json(session_ended(session.id))
 
     async def _call(self, request: web.Request) -> SessionCall:
@@ -162,40 +167,59 @@ class SessionRoutes:
 
     async def collect(self) -> None:
         """Close sessions whose time is over, until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as self._group:
             while True:
                 for session in self._sessions.expired(time.monotonic()):
-                    self._sessions.begin_close(session)
-                    group.create_task(self._close(session))
+                    self._begin_close(session)
                 await asyncio.sleep(COLLECT_EVERY)
 
-    async def close_all(self) -> None:
-        """Close every session: the worker is draining."""
+    async def close_all(self, cut: asyncio.Event) -> None:
+        """Close every session: the worker is draining. From ``cut`` on no callback is waited for."""
+        for session in self._sessions.all_open():
+            self._begin_close(session)
         async with asyncio.TaskGroup() as group:
-            for session in self._sessions.all_open():
-                group.create_task(self._close(session))
+            hurrying = group.create_task(self._hurry(cut))
+            if self._closing:
+                await asyncio.wait(self._closing.values())
+            hurrying.cancel()
+
+    async def _hurry(self, cut: asyncio.Event) -> None:
+        await cut.wait()
+        self._callback_timeout = 0.0
+        for limit in self._limits:
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    def _begin_close(self, session: Session) -> None:
+        """From now on nobody can use it; the rest takes its time, at most `CALLBACK_TIMEOUT`."""
+        assert self._group is not None
+        self._sessions.begin_close(session)
+        self._closing[session.id] = self._group.create_task(self._close(session))
 
     async def _close(self, session: Session) -> None:
-        self._sessions.begin_close(session)
         await self._proxy.cut_session(session)
         self._ledger.close_session(session.entry, time.monotonic())
         try:
             await self._tell(session)
         finally:
             self._sessions.remove(session)
+            del self._closing[session.id]
 
     async def _tell(self, session: Session) -> None:
         route = session.request.on_close_route
         if route is None:
             return
         body = on_close_body(session.id, session.request.on_close_payload)
+        limit = asyncio.timeout(self._callback_timeout)
+        self._limits.add(limit)
         try:
-            async with asyncio.timeout(CALLBACK_TIMEOUT):
+            async with limit:
                 status = await self._post(route, body)
         except (Refusal, AnswerBroken, aiohttp.ClientError, OSError, TimeoutError) as error:
             log.warning("a session's on_close_route failed: why=%s", str(error) or type(error).__name__)
         else:
             log.info("a session's on_close_route was told: status=%d", status)
+        finally:
+            self._limits.discard(limit)
 
     async def _post(self, route: str, body: bytes) -> int:
         if not route.startswith("/"):

@@ -267,6 +267,17 @@ async def test_an_address_that_stays_down_is_asked_ever_more_rarely(
     assert 3 <= len(first.asked) <= 5  # at 0, 0.05, 0.15, 0.35 s
 
 
+async def test_calls_that_leave_an_address_out_do_not_move_the_others(side: Side) -> None:
+    first = await side.up()
+    async with engine_up() as second, EngineClient([side.url, second.url]) as client:
+        for _ in range(3):
+            await client.post("/worker_status/", b"{}")
+            await client.post("/delete_requests/", b'{"requests": []}', skip=frozenset({side.url}))
+
+    assert first.asked == ["/worker_status/"] * 3
+    assert second.asked == ["/delete_requests/"] * 3
+
+
 async def test_of_all_addresses_it_is_told_what_is_wrong_with_them(side: Side) -> None:
     engine = await side.up()
     engine.status = 500

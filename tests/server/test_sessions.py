@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pyworker import WorkerConfig
+from pyworker import HandlerConfig, WorkerConfig
 from tests.system import PAYLOAD, Model, Start, System, config_for, eventually, handler
 
 
@@ -184,6 +184,72 @@ async def test_requests_inside_are_cut_at_close(start: Start, model: Model) -> N
     assert len(system.engine.ended) <= 1
 
 
+async def test_code_that_cannot_be_cancelled_does_not_hold_up_the_close(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def stubborn(**_: Any) -> str:
+        begun.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+        return "late"
+
+    system = await start(
+        WorkerConfig(handlers=[HandlerConfig(route="/x", remote_function=stubborn)]), BENCHMARK_PERF="1"
+    )
+    session_id, auth = await opened(system)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(_survives(system, inside(session_id, auth)))
+        try:
+            await begun.wait()
+            async with asyncio.timeout(3):
+                assert (await call(system, "/session/end", session_id, auth))[0] == 200
+            requests = (await system.status())["requests"]
+
+            assert requests["in_flight"] == {"load": 0.0, "count": 0}
+            assert (requests["served"]["load"], requests["cancelled"]["count"]) == (100.0, 1)
+            assert "the code of /x goes on though its request was cut" in caplog.text
+            assert (await system.status())["lanes"]["serial"]["running"] == 1
+        finally:
+            release.set()
+        await running
+    async with asyncio.timeout(3):
+        while (await system.status())["lanes"]["serial"]["running"]:
+            pass
+
+    assert (await system.status())["requests"]["cancelled"]["count"] == 1
+
+
+async def test_who_asks_for_the_close_need_not_wait_for_it(start: Start, model: Model) -> None:
+    release = asyncio.Event()
+
+    async def respond(_: web.Request) -> web.StreamResponse:
+        await release.wait()
+        return web.Response()
+
+    system = await start()
+    session_id, auth = await opened(system, on_close_route="/closed")
+    model.respond = respond
+    async with asyncio.TaskGroup() as group:
+        ending = group.create_task(call(system, "/session/end", session_id, auth))
+        await eventually(lambda: model.working == 1)
+        ending.cancel()
+    await system.until_settled(1)
+
+    assert model.working == 1  # the callback goes on
+
+    release.set()
+    async with asyncio.timeout(3):
+        while (await call(system, "/session/health", session_id, auth))[0] != 200:
+            pass
+    assert (await call(system, "/session/end", session_id, auth))[0] == 400
+
+
 async def _survives(system: System, body: dict[str, Any]) -> bool:
     try:
         await system.client.status(body=body)
@@ -242,6 +308,29 @@ async def test_drain_closes_sessions(start: Start, model: Model) -> None:
 
     assert model.heard[-1][0].path == "/closed"
     assert ["Success"] == [end.status for end in system.engine.ended]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_a_second_signal_cuts_callbacks_short(start: Start, model: Model, when: str) -> None:
+    async def respond(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    system = await start()
+    for _ in range(2):
+        await opened(system, on_close_route="/closed")
+    model.respond = respond
+    system.stop.set()
+    if when == "before":
+        system.cut.set()
+    else:
+        await eventually(lambda: model.working == 2)
+        system.cut.set()
+    assert system.task is not None
+    async with asyncio.timeout(4):
+        await system.task
+
+    assert ["Success", "Success"] == [end.status for end in system.engine.ended]
 
 
 async def test_drain_lets_requests_inside_finish(start: Start, model: Model) -> None:
