@@ -1,6 +1,6 @@
 """Notices when the worker's event loop is blocked, for how long, and by whose code.
 
-It runs in another thread (the reporter's): a blocked loop cannot notice itself.
+The loop beats, which says how late it is. What holds it up is seen from another thread (the reporter's), while it does.
 """
 
 import asyncio
@@ -45,27 +45,33 @@ class LoopWatch:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._due = 0.0
+        """Monotonic second of the next beat."""
+        self._seen = ("", "")
+        """Whose code it was that a late beat waited for."""
         self.lag = 0.0
-        """How late the loop came to its last turn."""
+        """How late the loop came to its last beat."""
         self.worst: Block | None = None
         self.blocks = 0
+        self._expect()
+
+    def _expect(self) -> None:
+        self._due = time.monotonic() + EVERY
+        self._loop.call_later(EVERY, self._beat)
+
+    def _beat(self) -> None:
+        self.lag = max(0.0, time.monotonic() - self._due)
+        if self.lag >= BLOCKED:
+            self._note(Block(self.lag, *self._seen))
+        self._seen = ("", "")
+        self._expect()
 
     async def run(self) -> None:
         """Until cancelled, in another thread's event loop."""
-        here = asyncio.get_running_loop()
         while True:
-            sent = time.monotonic()
-            answered = asyncio.Event()
-            self._loop.call_soon_threadsafe(here.call_soon_threadsafe, answered.set)
-            try:
-                async with asyncio.timeout(BLOCKED):
-                    await answered.wait()
-            except TimeoutError:
-                where, route = self._culprit()
-                await answered.wait()
-                self._note(Block(time.monotonic() - sent, where, route))
-            self.lag = time.monotonic() - sent
             await asyncio.sleep(EVERY)
+            if self._seen == ("", "") and time.monotonic() - self._due >= BLOCKED / 2:
+                self._seen = self._culprit()
 
     def _culprit(self) -> tuple[str, str]:
         """The innermost line of an author's, and the route of the handler it works for; empty where there is none."""

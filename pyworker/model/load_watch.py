@@ -78,8 +78,10 @@ class LoadWatch:
 
     def entered(self) -> None:
         """The worker's state has changed: its stage begins now, not with the next look."""
-        now = time.monotonic()
-        if self.progress.enter(now, self._lifecycle.state):
+        now, state = time.monotonic(), self._lifecycle.state
+        if self._tail is not None:
+            self._tail.at_ease = state is State.READY
+        if self.progress.enter(now, state):
             self._tell(now, new_stage=True)
 
     def _verdict(self, now: float) -> str:

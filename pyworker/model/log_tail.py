@@ -97,6 +97,9 @@ class LogTail:
         self._open: _Open | None = None
         self._recent = b""
         self._thread = ThreadPoolExecutor(1, "log-tail")
+        self.at_ease = False
+        """A model that loads is paid for by the moment; later an error may be a twentieth of a second old, and looking
+        for events costs less."""
         self.bytes_read = 0
         self.grew_at: float | None = None
         """Monotonic second of the newest bytes; None before the first."""
@@ -126,20 +129,24 @@ class LogTail:
                 os.close(self._open.descriptor)
 
     async def _watch(self, places: _Places) -> None:
-        """Look whenever something happens at ``places``, and every `POLL` seconds; return when they have changed."""
+        """Look whenever something happens at ``places``, and every `POLL` seconds (at ease: four times that).
+
+        Returns when the places have changed, or how often to look has.
+        """
+        at_ease = self.at_ease
         watch = watchfiles.awatch(
             *places.folders,
             debounce=20,
-            step=5,
+            step=50 if at_ease else 5,
             recursive=False,
             yield_on_timeout=True,
-            rust_timeout=int(POLL * 1000),
+            rust_timeout=int(POLL * (4000 if at_ease else 1000)),
         )
         try:
             async for changes in watch:
                 if not changes or any(Path(path).name in places.names for _, path in changes):
                     await self.look()
-                    if await self._in_thread(self._places) != places:
+                    if self.at_ease is not at_ease or await self._in_thread(self._places) != places:
                         return
         except (OSError, WatchfilesRustInternalError) as error:
             self._complain(f"no file system events ({error}), looking every {POLL:g} s instead")
