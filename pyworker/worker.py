@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import uvloop
 
+from pyworker.allocator import keep_buffers
 from pyworker.config import WorkerConfig
 from pyworker.console.admin import Admin
 from pyworker.console.status import Parts, status
@@ -85,6 +86,7 @@ class Worker:
             Worker.collected.append(self.config)
             return
         set_up_logging(self.settings.log_level, self.settings.log_format)
+        keep_buffers()
         with Exit() as leaving, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._until_told(leaving))
 

@@ -73,7 +73,9 @@ class Journal:
         except OSError as error:
             self.close()
             raise JournalError(f"{path}: {error.strerror}") from error
-        self._free = list(range(slots - 1, -1, -1))
+        self._free: list[int] = []
+        self._never_used = 0
+        """The first of the slots that nothing has been in yet."""
         self.left = self._undelivered(old)
 
     def commit(self) -> None:
@@ -133,9 +135,13 @@ class Journal:
 
     def enter(self, entry: Entry) -> int | None:
         """A slot for a request in flight; None when the table is full."""
-        if not self._free:
+        if self._free:
+            slot = self._free.pop()
+        elif self._never_used < self._slots:
+            slot = self._never_used
+            self._never_used += 1
+        else:
             return None
-        slot = self._free.pop()
         self._write(slot, entry, _IN_FLIGHT)
         return slot
 

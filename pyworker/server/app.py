@@ -24,6 +24,9 @@ from pyworker.server.routes import Routes
 
 log = logging.getLogger(__name__)
 
+READ_AHEAD: Final = 256 * 1024
+"""Bytes of a body that are taken from a client before anyone asks for them; it may be twice as much."""
+
 MOST_CONNECTIONS: Final = 10_000
 SPARE_FILES: Final = 200
 """Open files left for all that is no client: logs, the journal, the engine, the model server's idle connections."""
@@ -154,6 +157,7 @@ class Listener:
             access_log=None,
             keepalive_timeout=KEEP_ALIVE,
             auto_decompress=False,
+            read_bufsize=READ_AHEAD,
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
         self._site: web.TCPSite | None = None
