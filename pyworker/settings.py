@@ -18,6 +18,8 @@ from pyworker.core.signature import Origin
 DEFAULT_ENGINE: Final = "https://run.vast.ai"
 LOCAL_ENGINE: Final = "http://127.0.0.1:8080"
 LOCAL_WORKSPACE: Final = ".pyworker"
+MIN_JOURNAL: Final = 16 * 1024
+MAX_JOURNAL: Final = 2**30
 
 _T = TypeVar("_T")
 
@@ -58,6 +60,12 @@ def _whole(text: str) -> int:
     if number < 0:
         raise ValueError("must be 0 or more")
     return number
+
+
+def _journal_size(text: str) -> int:
+    if not MIN_JOURNAL <= int(text) <= MAX_JOURNAL:
+        raise ValueError(f"must be {MIN_JOURNAL} to {MAX_JOURNAL} (bytes)")
+    return int(text)
 
 
 def _port(text: str) -> int:
@@ -185,6 +193,13 @@ VARIABLES: Final = (
     Variable(
         "DRAIN_TIMEOUT", "how long running requests may take to finish on SIGTERM", _seconds, "300", "s"
     ),
+    Variable(
+        "JOURNAL_MAX_SIZE",
+        "size of the journal, 48 bytes for each request in flight or not acknowledged; past it the oldest ends are given up",
+        _journal_size,
+        str(5 * 2**20),
+        "bytes",
+    ),
     Variable("MAX_BODY_SIZE", "largest request body", _whole, str(256 * 2**20), "bytes"),
     Variable("MAX_QUEUE_LENGTH", "most requests that wait in one lane; more get a 429", _whole, "1000"),
     Variable(
@@ -239,6 +254,7 @@ class Settings:
     serve_stall_timeout: float
     model_size_gb: float | None
     drain_timeout: float
+    journal_max_size: int
     max_body_size: int
     max_queue_length: int
     max_connections: int | None
@@ -287,6 +303,7 @@ class Settings:
             serve_stall_timeout=reader.get("SERVE_STALL_TIMEOUT", 120.0),
             model_size_gb=reader.get("MODEL_SIZE_GB", None),
             drain_timeout=reader.get("DRAIN_TIMEOUT", 300.0),
+            journal_max_size=reader.get("JOURNAL_MAX_SIZE", 5 * 2**20),
             max_body_size=reader.get("MAX_BODY_SIZE", 256 * 2**20),
             max_queue_length=reader.get("MAX_QUEUE_LENGTH", 1000),
             max_connections=reader.get("MAX_CONNECTIONS", None),

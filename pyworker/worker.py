@@ -25,7 +25,7 @@ from pyworker.core.log_lines import LineScanner
 from pyworker.core.sessions import Sessions
 from pyworker.core.signature import Verifier
 from pyworker.engine.client import EngineClient
-from pyworker.engine.journal import ledger_at
+from pyworker.engine.journal import ledger_at, slots_in
 from pyworker.engine.keys import EngineKey
 from pyworker.engine.reporter import HomeLoop, Identity, Reporter
 from pyworker.engine.reporter_thread import ReporterThread
@@ -124,6 +124,7 @@ class Worker:
             self.settings.workspace,
             container_id=self.settings.container_id,
             unix_offset=unix_offset,
+            slots=slots_in(self.settings.journal_max_size),
         )
         async with aiohttp.ClientSession() as session, EngineClient(self.settings.report_addrs) as client:
             running = Running(

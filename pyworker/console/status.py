@@ -101,6 +101,24 @@ def warnings(parts: Parts) -> list[str]:
         )
     if parts.certificate is not None and (told := parts.certificate.warning()):
         found.append(told)
+    return found + _of_the_books(parts.ledger)
+
+
+def _of_the_books(ledger: Ledger) -> list[str]:
+    found = []
+    if ledger.lost_ends:
+        found.append(
+            f"{ledger.lost_ends} ended requests were given up, as more than {ledger.max_ended} waited for the engine: it may "
+            "hold their load for ever; JOURNAL_MAX_SIZE makes room for more"
+        )
+    if ledger.unjournaled:
+        found.append(
+            f"{ledger.unjournaled} requests found the journal full: if the worker had been killed, they would have been lost"
+        )
+    if ledger.without_journal:
+        found.append(
+            f"no journal, so a killed worker loses what it had not reported: {ledger.without_journal}"
+        )
     return found
 
 

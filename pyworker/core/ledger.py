@@ -109,6 +109,11 @@ class Ledger:
         self.ended = {outcome: Sums() for outcome in (Outcome.SERVED, Outcome.FAILED, Outcome.CANCELLED)}
         self._served, self._cancelled = self.ended[Outcome.SERVED], self.ended[Outcome.CANCELLED]
         self.lost_ends = 0
+        """Ends given up as too many waited for the engine."""
+        self.unjournaled = 0
+        """Requests that found the journal full: a kill would lose them."""
+        self.without_journal = ""
+        """Why nothing of this outlives the process; empty where a journal does, or none was asked for."""
         self.changes = 0
         """Grows with every change: whoever remembers it can tell whether a report would say something new."""
         # What is true now.
@@ -118,7 +123,7 @@ class Ledger:
         self.requests_in_flight = 0
         """Requests queued and working, inside of sessions too; sessions as such are none."""
         # What the engine has not acknowledged yet.
-        self._max_ended = max_ended
+        self.max_ended = max_ended
         self._acknowledged = (0.0, 0.0, 0.0)
         self._unreported: deque[Entry] = deque()
 
@@ -225,9 +230,12 @@ class Ledger:
     def _remember(self, entry: Entry) -> None:
         self.changes += 1
         self._unreported.append(entry)
-        if len(self._unreported) > self._max_ended:
-            self._dropped(self._unreported.popleft())
-            self.lost_ends += 1
+        if len(self._unreported) > self.max_ended:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._dropped(self._unreported.popleft())
+        self.lost_ends += 1
 
     def _dropped(self, entry: Entry) -> None:
         """An end was given up, as too many wait: for whoever keeps a copy."""
@@ -296,6 +304,8 @@ class Ledger:
     def restore(self, ends: Iterable[Entry], *, new: float, rejected: float, served: float) -> None:
         """Take over what an earlier process had not delivered: ended requests, and load by what became of it."""
         self._unreported.extendleft(reversed(list(ends)))
+        while len(self._unreported) > self.max_ended:
+            self._drop_oldest()
         admitted, known_rejected, known_served = self._acknowledged
         self._acknowledged = (admitted - new, known_rejected - rejected, known_served - served)
         self.changes += 1

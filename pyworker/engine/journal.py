@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Final
 
 from pyworker.core.ledger import Entry, Ledger, Outcome, Report, SessionEntry
+from pyworker.core.redact import excerpt
 
 log = logging.getLogger(__name__)
 
 SLOTS: Final = 100_000
-"""Requests the table holds (5 MB): in flight and unacknowledged together."""
+"""Requests the table holds unless told otherwise: in flight and unacknowledged together."""
+
+INSANE: Final = 1e15
+"""A load beyond it was not written by us."""
 
 _MAGIC: Final = b"PYWJRNL1"
 _HEAD: Final = struct.Struct("<8sQQddd")  # magic, instance id, slots, load new, rejected, served
@@ -41,10 +45,6 @@ _STATES: Final = {Outcome.SERVED: 2, Outcome.FAILED: 3, Outcome.CANCELLED: 4, Ou
 _OUTCOMES: Final = {state: outcome for outcome, state in _STATES.items()}
 
 
-class JournalError(Exception):
-    """The journal cannot be used; says why. The worker goes on without one."""
-
-
 @dataclass(frozen=True, slots=True)
 class Left:
     """What a killed worker left undelivered. Entries' times are monotonic seconds of this process."""
@@ -52,6 +52,17 @@ class Left:
     ends: tuple[Entry, ...]
     cut_off: int
     loads: tuple[float, float, float]
+
+
+NOTHING: Final = Left((), 0, (0.0, 0.0, 0.0))
+
+
+class JournalError(Exception):
+    """The journal cannot be used; says why. The worker goes on without one, but with what the predecessor ``left``."""
+
+    def __init__(self, why: str, left: Left = NOTHING) -> None:
+        super().__init__(why)
+        self.left = left
 
 
 class Journal:
@@ -63,20 +74,34 @@ class Journal:
     def __init__(self, path: Path, *, container_id: int, unix_offset: float, slots: int = SLOTS) -> None:
         self.path = path
         self._offset = unix_offset
-        self._slots = slots
+        self.slots = slots
         self._sequence = 0
         self._new = path.with_name(path.name + ".new")
         self._files: list[int] = []
-        try:
-            old = self._read_old(self._open(path), container_id)
-            self._table = self._fresh(self._open(self._new), container_id)
-        except OSError as error:
-            self.close()
-            raise JournalError(f"{path}: {error.strerror}") from error
         self._free: list[int] = []
         self._never_used = 0
         """The first of the slots that nothing has been in yet."""
-        self.left = self._undelivered(old)
+        self.left = NOTHING
+        try:
+            file = self._open(path)
+            self.left = self._undelivered(self._read_old(file, container_id))
+            self._table = self._table_beside(file, container_id)
+        except OSError as error:
+            self.close()
+            raise JournalError(f"{path}: {error.strerror or error}", self.left) from error
+
+    def _table_beside(self, file: int, container_id: int) -> mmap.mmap:
+        """A fresh table while ``file``, the predecessor's, stands; on a full disk in its place, as what it held is known now."""
+        new = self._open(self._new)
+        try:
+            return self._fresh(new, container_id)
+        except OSError:
+            os.ftruncate(file, 0)
+            try:
+                return self._fresh(new, container_id)
+            except OSError:
+                self._new.unlink(missing_ok=True)
+                raise
 
     def commit(self) -> None:
         """Take the place of the predecessor's file. Until then it stands, should this process be killed too."""
@@ -97,8 +122,10 @@ class Journal:
         if not old:
             return b""
         if len(old) >= _HEAD_SIZE:
-            magic, owner, slots, *_ = _HEAD.unpack_from(old)
-            if magic == _MAGIC and owner == container_id and len(old) == _HEAD_SIZE + slots * _SLOT_SIZE:
+            magic, owner, slots, *loads = _HEAD.unpack_from(old)
+            sane = all(abs(load) < INSANE for load in loads)  # false for NaN, too
+            whole = len(old) == _HEAD_SIZE + slots * _SLOT_SIZE
+            if magic == _MAGIC and owner == container_id and whole and sane:
                 return old
         aside = self.path.with_name(self.path.name + ".bad")
         aside.write_bytes(old)
@@ -107,18 +134,18 @@ class Journal:
 
     def _fresh(self, file: int, container_id: int) -> mmap.mmap:
         """An empty table, with the disk space it needs taken now: a full disk must not end the process later."""
-        size = _HEAD_SIZE + self._slots * _SLOT_SIZE
+        size = _HEAD_SIZE + self.slots * _SLOT_SIZE
         os.ftruncate(file, 0)
         os.posix_fallocate(file, 0, size)
         table = mmap.mmap(file, size)
-        _HEAD.pack_into(table, 0, _MAGIC, container_id, self._slots, 0.0, 0.0, 0.0)
+        _HEAD.pack_into(table, 0, _MAGIC, container_id, self.slots, 0.0, 0.0, 0.0)
         return table
 
     # What was left...
 
     def _undelivered(self, old: bytes) -> Left:
         if not old:
-            return Left((), 0, (0.0, 0.0, 0.0))
+            return NOTHING
         found = sorted(_slots_of(old))
         ends = []
         cut_off = 0
@@ -137,7 +164,7 @@ class Journal:
         """A slot for a request in flight; None when the table is full."""
         if self._free:
             slot = self._free.pop()
-        elif self._never_used < self._slots:
+        elif self._never_used < self.slots:
             slot = self._never_used
             self._never_used += 1
         else:
@@ -192,19 +219,39 @@ def _slots_of(table: bytes) -> Iterator[tuple[int, int, int, float, float, float
             yield sequence, state, index, entered, started, ended
 
 
-class JournaledLedger(Ledger):
+class LoudLedger(Ledger):
+    """A ledger that says, once, that it has to give ends up."""
+
+    def _drop_oldest(self) -> None:
+        if self.lost_ends == 0:
+            log.error(
+                "more than %d ended requests wait for the engine: the oldest are given up from now on (JOURNAL_MAX_SIZE)",
+                self.max_ended,
+            )
+        super()._drop_oldest()
+
+    def take_over(self, left: Left) -> None:
+        """What a predecessor left is this one's to deliver."""
+        if left.ends or any(left.loads):
+            log.warning(
+                "taking over from a worker that was killed: undelivered_ends=%d cut_off=%d",
+                len(left.ends),
+                left.cut_off,
+            )
+        new, rejected, served = left.loads
+        self.restore(left.ends, new=new, rejected=rejected, served=served)
+
+
+class JournaledLedger(LoudLedger):
     """A ledger whose undelivered part survives the process. Requests inside of a session have no end to deliver."""
 
     def __init__(self, journal: Journal) -> None:
-        super().__init__(max_ended=journal._slots)  # noqa: SLF001 - one bound for both
+        super().__init__(max_ended=journal.slots)
         self._journal = journal
         self._slot_of: dict[Entry, int] = {}
-        self.unjournaled = 0
-        """Requests that found the table full: a kill would lose them."""
         left = journal.left
-        new, rejected, served = left.loads
-        self.restore(left.ends, new=new, rejected=rejected, served=served)
-        for entry in left.ends:
+        self.take_over(left)
+        for entry in self.ends(len(left.ends)):
             self._journal_end(entry)
         self._journal_loads()
         journal.commit()
@@ -252,8 +299,6 @@ class JournaledLedger(Ledger):
 
     def _dropped(self, entry: Entry) -> None:
         self._journal_free(entry)
-        if self.lost_ends == 0:
-            log.error("too many ended requests wait for the engine: the oldest are dropped from now on")
 
     def taken(self, report: Report) -> None:
         super().taken(report)
@@ -270,7 +315,7 @@ class JournaledLedger(Ledger):
             self._slot_of[entry] = slot
             return
         if self.unjournaled == 0:
-            log.error("journal is full: a kill would lose what comes now")
+            log.error("journal is full: a kill would lose what comes now; JOURNAL_MAX_SIZE makes it larger")
         self.unjournaled += 1
 
     def _journal_end(self, entry: Entry) -> None:
@@ -290,6 +335,11 @@ class JournaledLedger(Ledger):
         self._journal.loads(self.undelivered)
 
 
+def slots_in(size: int) -> int:
+    """Requests that a journal of ``size`` bytes holds, at least one."""
+    return max(1, (size - _HEAD_SIZE) // _SLOT_SIZE)
+
+
 def ledger_at(folder: Path, *, container_id: int, unix_offset: float, slots: int = SLOTS) -> Ledger:
     """The ledger of a worker, journaled in ``folder`` where that can be; a worker without a journal works all the same."""
     try:
@@ -297,12 +347,8 @@ def ledger_at(folder: Path, *, container_id: int, unix_offset: float, slots: int
         journal = Journal(folder / "journal", container_id=container_id, unix_offset=unix_offset, slots=slots)
     except (JournalError, OSError) as error:
         log.warning("no journal: %s; if this worker is killed, what it had not reported is lost", error)
-        return Ledger(max_ended=slots)
-    left = journal.left
-    if left.ends or any(left.loads):
-        log.warning(
-            "taking over from a worker that was killed: undelivered_ends=%d cut_off=%d",
-            len(left.ends),
-            left.cut_off,
-        )
+        ledger = LoudLedger(max_ended=slots)
+        ledger.without_journal = excerpt(str(error))
+        ledger.take_over(error.left if isinstance(error, JournalError) else NOTHING)
+        return ledger
     return JournaledLedger(journal)

@@ -284,6 +284,14 @@ def test_what_a_predecessor_left_is_told_first() -> None:
     assert ledger.undelivered == (0.0, 0.0, 0.0)
 
 
+def test_a_predecessor_that_left_more_than_there_is_room_for_loses_its_oldest() -> None:
+    ledger = Ledger(max_ended=2)
+    ledger.restore([Entry(number, 0.0, 0.0) for number in range(5)], new=0.0, rejected=0.0, served=0.0)
+
+    assert [3, 4] == [entry.request_idx for entry in ledger.ends(10)]
+    assert ledger.lost_ends == 3
+
+
 def test_load_outside_of_sessions() -> None:
     ledger = Ledger()
     session = ledger.open_session(1, 50.0, 0.0)

@@ -1,5 +1,7 @@
 """The journal: whatever instant a worker is killed at, its successor delivers what it had not."""
 
+import os
+import struct
 import tempfile
 from pathlib import Path
 
@@ -7,8 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from pyworker.core.ledger import Entry, Ledger, Outcome, SessionEntry
-from pyworker.engine.journal import Journal, JournaledLedger, JournalError, ledger_at
+from pyworker.core.ledger import Entry, Outcome, SessionEntry
+from pyworker.engine.journal import Journal, JournaledLedger, JournalError, LoudLedger, ledger_at, slots_in
 
 OFFSET = 1_000_000.0
 LOADS = st.integers(0, 2**20).map(lambda n: n / 8)
@@ -165,7 +167,15 @@ def test_a_store_cut_anywhere_leaves_the_slot_as_it_was_or_as_it_should_be(tmp_p
 
 
 @pytest.mark.parametrize(
-    "content", [b"x", b"x" * 1000, b"PYWJRNL1" + b"\0" * 100], ids=["short", "foreign", "torn"]
+    "content",
+    [
+        b"x",
+        b"x" * 1000,
+        b"PYWJRNL1" + b"\0" * 100,
+        struct.pack("<8sQQddd", b"PYWJRNL1", 5, 1, float("nan"), 0.0, 0.0) + bytes(64),
+        struct.pack("<8sQQddd", b"PYWJRNL1", 5, 1, 1e300, 0.0, 0.0) + bytes(64),
+    ],
+    ids=["short", "foreign", "torn", "no_number", "no_load"],
 )
 def test_a_file_that_is_not_ours_costs_a_warning_and_is_put_aside(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
@@ -176,6 +186,38 @@ def test_a_file_that_is_not_ours_costs_a_warning_and_is_put_aside(
     assert made.ends(10) == ()
     assert (tmp_path / "journal.bad").read_bytes() == content
     assert "journal is torn or not ours" in caplog.text
+
+
+def test_a_truncated_one_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = ledger(tmp_path)
+    first.enter(1, 5.0, 1.0)
+    first.close()
+    os.truncate(tmp_path / "journal", 1000)
+    made = ledger(tmp_path)
+
+    assert (made.ends(10), made.undelivered) == ((), (0.0, 0.0, 0.0))
+    assert "journal is torn or not ours" in caplog.text
+
+
+def test_a_smaller_one_takes_the_newest_of_a_larger_one(tmp_path: Path) -> None:
+    first = ledger(tmp_path, slots=10)
+    for number in range(10):
+        first.settle(first.enter(number, 1.0, 1.0), Outcome.SERVED, 2.0)
+    first.close()
+    second = ledger(tmp_path, slots=4)
+
+    assert [6, 7, 8, 9] == [end.request_idx for end in second.ends(10)]
+    assert (second.lost_ends, second.unjournaled, second.report().served_load) == (6, 0, 10.0)
+    second.close()
+    assert [6, 7, 8, 9] == [end.request_idx for end in ledger(tmp_path, slots=20).ends(10)]
+
+
+def test_how_many_requests_a_size_holds(tmp_path: Path) -> None:
+    first = ledger(tmp_path, slots=slots_in(16 * 1024))
+
+    assert 16 * 1024 - 48 < (tmp_path / "journal").stat().st_size <= 16 * 1024
+    assert slots_in(5 * 2**20) > 100_000
+    first.close()
 
 
 def test_another_instance_s_journal_is_not_ours(tmp_path: Path) -> None:
@@ -192,10 +234,11 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     (tmp_path / "file").write_text("x")
     made = ledger_at(tmp_path / "file", container_id=5, unix_offset=0.0)
 
-    assert type(made) is Ledger
+    assert isinstance(made, LoudLedger)
+    assert made.without_journal
     assert "no journal" in caplog.text
     (tmp_path / "folder" / "journal").mkdir(parents=True)
-    assert type(ledger_at(tmp_path / "folder", container_id=5, unix_offset=0.0)) is Ledger
+    assert ledger_at(tmp_path / "folder", container_id=5, unix_offset=0.0).without_journal
 
 
 def test_two_workers_do_not_share_one(tmp_path: Path) -> None:
@@ -216,8 +259,8 @@ def test_it_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert (tmp_path / "journal").stat().st_size == size
     assert [2, 3, 4] == [end.request_idx for end in made.ends(10)]
     assert (made.lost_ends, made.unjournaled) == (2, 4 + 2)
-    assert "the oldest are dropped" in caplog.text
-    assert "journal is full" in caplog.text
+    assert caplog.text.count("more than 3 ended requests wait for the engine: the oldest are given up") == 1
+    assert caplog.text.count("journal is full") == 1
 
     for entry in in_flight:
         made.settle(entry, Outcome.SERVED, 3.0)
