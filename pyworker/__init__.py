@@ -17,7 +17,7 @@ The map, top down; imports point down, and what stands on one line does not know
     loop_watch              notices a blocked event loop, and whose code blocks it
     handler                 an author's handler at work, its functions fenced
     config settings logs files  what an author writes · what the instance says · log lines · small files
-    exit                        the end of the process, whatever an author's code does
+    exit  allocator             the end of the process, whatever an author's code does · how buffers are kept
     core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,
                             lifecycle, log_lines, progress, liveness, benchmark, drift, redact, verdict, errors
 
