@@ -15,9 +15,10 @@ The map, top down; imports point down, and what stands on one line does not know
     model  engine           the model server: connection, pool; loading (log_tail, startup, proof, perf, watches)
                             · the engine: client, keys, reporter (and its thread), journal, beacon
     loop_watch              notices a blocked event loop, and whose code blocks it
-    handler                 an author's handler at work, its functions fenced
+    handler                 an author's handler at work
     config settings logs files  what an author writes · what the instance says · log lines · small files
-    exit  allocator             the end of the process, whatever an author's code does · how buffers are kept
+    exit  fence  allocator      the end of the process, whatever an author's code does · a fence around an author's
+                            functions · how buffers are kept
     core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,
                             lifecycle, log_lines, progress, liveness, benchmark, drift, redact, verdict, errors
 

@@ -14,11 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aiohttp import web
+
 from pyworker.config import DEFAULT_WORKLOAD, BenchmarkConfig, ConfigError, HandlerConfig, WorkerConfig
 from pyworker.core.clocks import Clocks
 from pyworker.core.errors import HandlerFailed, InvalidRequest, JsonDataException, UnsupportedBody
 from pyworker.core.ledger import MAX_LOAD
 from pyworker.core.wire import decode_payload, encode, encode_payload
+from pyworker.fence import Fence, as_json, where
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class Handler:
         self._sampler: Callable[[], Any] | None = None
         self.sample_source = ""
         """Where the benchmark's payloads come from, in words that change when they do."""
+        self._fence = Fence(config.route)
         self._warned = False
         self.slow = False
         """Its functions have taken longer than `SLOW`: they belong in a thread."""
@@ -82,6 +86,7 @@ class Handler:
             self._take_over(config.handler_class())
         if config.benchmark_config is not None:
             self._carry(config.benchmark_config)
+        self._signature = _signature(self.call)
         self._plain = self._payload_class is None and self._parser is None and self._calculator is None
 
     def _take_over(self, custom: Any) -> None:
@@ -183,45 +188,45 @@ class Handler:
     def _read(self, raw: bytes) -> Work:
         _object(raw)
         if self._payload_class is not None:
-            return self._from_object(self._parse(self._payload_class.from_json_msg, decode_payload(raw)))
+            payload = decode_payload(raw)
+            with self._fence.around("payload class"):
+                made = self._payload_class.from_json_msg(payload)
+            return self._from_object(made, raw)
         if self._parser is None:
             return Work(self._price_raw(raw), raw)
         payload = decode_payload(raw)
-        before = json.dumps(payload)
-        parsed = self._parse(self._parser, payload)
+        before = _spelled(payload)
+        with self._fence.around("request_parser"):
+            parsed: Any = self._parser(payload)
         if not isinstance(parsed, dict):
             raise HandlerFailed(
                 f"request_parser of {self.route} must return a dict, not {type(parsed).__name__}"
             )
         load = self._price(self._calculator, parsed)
-        return Work(load, raw if self._same(before, parsed) else self._encode(parsed))
+        unchanged = bool(before) and _spelled(parsed) == before
+        return Work(load, raw if unchanged else self._encode(parsed, raw))
 
     def _price_raw(self, raw: bytes) -> float:
         if self._calculator is None:
             return DEFAULT_WORKLOAD
         return self._price(self._calculator, decode_payload(raw))
 
-    def _parse(self, parse: Callable[[Any], Any], payload: Any) -> Any:
-        try:
-            return parse(payload)
-        except JsonDataException as error:
-            raise InvalidRequest({"payload": error.message}) from error
-        except Exception as error:
-            log.exception("request_parser failed: route=%s", self.route)
-            raise HandlerFailed(
-                f"the request_parser of {self.route} raised {type(error).__name__}"
-            ) from error
-
     def _price(self, calculate: Callable[..., Any] | None, *arguments: Any) -> float:
-        """The load the author's function gives, or the default with one warning for the route."""
+        """The load the author's function gives, or the default with one warning for the route. Raises `InvalidRequest`."""
         if calculate is None:
             return DEFAULT_WORKLOAD
         try:
-            load = float(calculate(*arguments))
-        except Exception as error:  # noqa: BLE001 - whatever an author's function raises
-            return self._mispriced(f"raised {type(error).__name__}: {error}")
+            found = calculate(*arguments)
+        except JsonDataException as error:
+            raise InvalidRequest({"payload": as_json(error.message)}) from error
+        except BaseException as error:  # noqa: BLE001 - whatever an author's function raises
+            return self._mispriced(f"raised {type(error).__name__}: {where(error)}")
+        try:
+            load = float(found)
+        except (TypeError, ValueError, OverflowError):
+            return self._mispriced(f"returned a {type(found).__name__}")
         if not 0 <= load <= MAX_LOAD:  # also false for NaN
-            return self._mispriced(f"returned {load!r}")
+            return self._mispriced(f"returned {load:g}")
         return load
 
     def _mispriced(self, what: str) -> float:
@@ -235,31 +240,34 @@ class Handler:
             )
         return DEFAULT_WORKLOAD
 
-    def _same(self, before: str, parsed: Any) -> bool:
-        try:
-            return json.dumps(parsed) == before
-        except (TypeError, ValueError):
-            return False
-
-    def _encode(self, payload: Any) -> bytes:
+    def _encode(self, payload: Any, raw: bytes | None = None) -> bytes:
+        """JSON of ``payload``, made from the client's ``raw`` one: what that could not be said in is not the author's doing."""
         try:
             return encode_payload(payload)
         except (TypeError, ValueError, RecursionError) as error:
-            raise HandlerFailed(f"the payload made by {self.route}'s handler is no JSON: {error}") from error
+            if raw is not None and not _can_be_said(raw):
+                raise InvalidRequest(
+                    {"payload": "has a number that is too large, or is nested too deeply"}
+                ) from error
+            raise HandlerFailed(
+                f"the payload made by {self.route}'s handler is no JSON ({type(error).__name__})"
+            ) from error
 
-    def _from_object(self, payload: Any) -> Work:
+    def _from_object(self, payload: Any, raw: bytes | None = None) -> Work:
         """Work of an object in the style of the official ``ApiPayload``."""
-        load = self._price(payload.count_workload)
-        multipart = getattr(payload, "generate_payload_multipart", None)
-        try:
+        load = self._price(lambda: payload.count_workload())  # noqa: PLW0108 - it may have none
+        with self._fence.around("payload class"):
+            multipart = getattr(payload, "generate_payload_multipart", None)
             form = multipart() if multipart is not None else None
-            if form is not None:
-                return Work(load, form=form)
-            content = payload.generate_payload_json()
-        except Exception as error:
-            log.exception("payload class failed: route=%s", self.route)
-            raise HandlerFailed(f"the payload class of {self.route} raised {type(error).__name__}") from error
-        return Work(load, self._encode(content))
+            content = payload.generate_payload_json() if form is None else None
+        for made, name in ((form, "generate_payload_multipart"), (content, "generate_payload_json")):
+            if made is not None and not isinstance(made, Mapping):
+                raise HandlerFailed(f"{name} of {self.route} must return a dict, not {type(made).__name__}")
+        if form is not None:
+            return Work(load, form=form)
+        if content is None:
+            raise HandlerFailed(f"generate_payload_json of {self.route} must return a dict, not None")
+        return Work(load, self._encode(content, raw))
 
     # The benchmark's requests...
 
@@ -268,7 +276,7 @@ class Handler:
         assert self._sampler is not None
         try:
             payload = self._sampler()
-        except Exception as error:
+        except BaseException as error:
             raise HandlerFailed(
                 f"the benchmark generator of {self.route} raised {type(error).__name__}: {error}"
             ) from error
@@ -280,19 +288,43 @@ class Handler:
             )
         return Work(self._price(self._calculator, payload), self._encode(payload))
 
-    # A remote function's answer...
+    # What an author's function answers...
 
     async def answer(self, body: bytes) -> bytes:
-        """What the remote function says to the payload ``body``: ``{"result": …}``. Raises `HandlerFailed`."""
-        assert self.call is not None
+        """What the remote function says to the payload ``body``: ``{"result": …}``. Raises `Refusal`."""
+        params = decode_payload(body)
+        result = await self._fence.run("remote_function", self._call(params))
         try:
-            outcome: Any = self.call(**decode_payload(body))
-            return encode({"result": await outcome if inspect.isawaitable(outcome) else outcome})
-        except Exception as error:
-            log.exception("remote_function failed: route=%s", self.route)
+            return encode({"result": result})
+        except (TypeError, ValueError, RecursionError) as error:
             raise HandlerFailed(
-                f"the remote_function of {self.route} raised {type(error).__name__}"
+                f"the remote_function of {self.route} must return JSON, not {type(result).__name__} ({error})"
             ) from error
+
+    async def _call(self, params: dict[str, Any]) -> Any:
+        assert self.call is not None
+        if self._signature is not None:
+            try:
+                self._signature.bind(**params)
+            except TypeError as error:
+                raise InvalidRequest({"payload": str(error)}) from error
+        outcome: Any = self.call(**params)
+        return await outcome if inspect.isawaitable(outcome) else outcome
+
+    async def respond_to(self, request: web.Request, response: object) -> web.StreamResponse:
+        """The author's answer, sent. Raises `Refusal`: part of it may have been sent by then."""
+        return await self._fence.run("response_generator", self._respond(request, response))
+
+    async def _respond(self, request: web.Request, response: object) -> web.StreamResponse:
+        assert self.respond is not None
+        made = await self.respond(request, response)
+        if not isinstance(made, web.StreamResponse):
+            raise HandlerFailed(
+                f"the response_generator of {self.route} must return an aiohttp response, not {type(made).__name__}"
+            )
+        await made.prepare(request)
+        await made.write_eof()
+        return made
 
 
 def _object(raw: bytes) -> bytes:
@@ -300,6 +332,31 @@ def _object(raw: bytes) -> bytes:
     if not raw.startswith(b"{") and not raw.lstrip(b" \t\r\n").startswith(b"{"):
         raise InvalidRequest({"payload": "must be a JSON object"})
     return raw
+
+
+def _signature(call: Callable[..., Any] | None) -> inspect.Signature | None:
+    """What a remote function may be called with, where that can be found out."""
+    try:
+        return inspect.signature(call) if call is not None else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _spelled(payload: Any) -> str:
+    """The payload as text, to see whether it has changed; empty for what cannot be written."""
+    try:
+        return json.dumps(payload)
+    except (TypeError, ValueError, RecursionError):
+        return ""
+
+
+def _can_be_said(raw: bytes) -> bool:
+    """Whether the client's payload, decoded, could be written again."""
+    try:
+        encode_payload(decode_payload(raw))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_json(content_type: str) -> bool:

@@ -1,5 +1,7 @@
 """A handler at work: hooks fenced, bytes untouched."""
 
+import asyncio
+import contextlib
 import json
 import logging
 from typing import Any, Self
@@ -96,6 +98,141 @@ def test_a_broken_parser_is_a_500_that_names_the_route(parse: Any, message: str)
 
     assert caught.value.status == 500
     assert "secret detail" not in caught.value.reason
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_what_ends_a_process_costs_one_request(error: BaseException) -> None:
+    def fails(*_: Any) -> Any:
+        raise error
+
+    for fields, message in (
+        ({"request_parser": fails}, "the request_parser of /x raised "),
+        ({"payload_class": type("P", (), {"from_json_msg": fails})}, "the payload class of /x raised "),
+    ):
+        with pytest.raises(HandlerFailed, match=message + type(error).__name__):
+            handler(**fields).prepare(b"{}")
+    with pytest.raises(HandlerFailed, match="the benchmark generator of /x raised "):
+        handler(benchmark_config=BenchmarkConfig(generator=fails)).sample()
+    assert handler(workload_calculator=fails).prepare(b"{}").load == 100.0
+
+
+def test_a_calculator_can_refuse_too() -> None:
+    def load(_: dict[str, Any]) -> float:
+        raise JsonDataException("too long")
+
+    with pytest.raises(InvalidRequest) as caught:
+        handler(workload_calculator=load).prepare(b"{}")
+
+    assert caught.value.body() == {"payload": "too long"}
+
+
+@pytest.mark.parametrize("message", [object(), float("nan"), {"x": b"x"}, {1: {2}}])
+def test_a_refusal_that_is_no_json_is_one_all_the_same(message: Any) -> None:
+    def parse(_: dict[str, Any]) -> dict[str, Any]:
+        raise JsonDataException(message)
+
+    with pytest.raises(InvalidRequest) as caught:
+        handler(request_parser=parse).prepare(b"{}")
+
+    assert json.dumps(caught.value.body(), allow_nan=False)
+
+
+def test_what_an_author_s_code_says_of_a_request_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    one = handler(request_parser=lambda payload: int(payload["prompt"]))
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            with pytest.raises(HandlerFailed):
+                one.prepare(b'{"prompt": "very private"}')
+
+    assert "very private" not in caplog.text
+    assert ["request_parser of /x raised ValueError: test_handler.py:"] == [
+        message[:56] for message in caplog.messages
+    ]
+
+
+PARSERS: list[Any] = [lambda payload: {**payload, "more": 1}]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"n": 1e400}',
+        b'{"n": NaN}',
+        b'{"n": -Infinity}',
+        b'{"n": ' + b"9" * 5000 + b"}",
+        b'{"n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"n": ' * 990 + b"1" + b"}" * 990,
+        b'{"n": "\xff"}',
+        b"{",
+        b'{"a": 1} x',
+    ],
+    ids=["inf", "nan", "minus_inf", "digits", "deep", "nearly_too_deep", "utf8", "half", "more"],
+)
+@pytest.mark.parametrize("payload_class", [False, True])
+def test_a_payload_that_cannot_be_read_is_not_its_author_s_fault(raw: bytes, payload_class: bool) -> None:
+    class Echo:
+        def __init__(self, payload: dict[str, Any]) -> None:
+            self._payload = payload
+
+        @classmethod
+        def from_json_msg(cls, payload: dict[str, Any]) -> Self:
+            return cls(payload)
+
+        def count_workload(self) -> float:
+            return 1.0
+
+        def generate_payload_json(self) -> dict[str, Any]:
+            return {**self._payload, "more": 1}
+
+    one = handler(payload_class=Echo) if payload_class else handler(request_parser=PARSERS[0])
+    if raw.startswith(b'{"n": {"n"'):  # just about readable: then it must be writable, or refused
+        with contextlib.suppress(InvalidRequest):
+            assert one.prepare(raw).body
+        return
+    with pytest.raises(InvalidRequest):
+        one.prepare(raw)
+
+
+def test_half_a_surrogate_pair_goes_on_as_it_came() -> None:
+    work = handler(request_parser=PARSERS[0]).prepare(b'{"t": "\\ud800"}')
+
+    assert work.body == b'{"t":"\\ud800","more":1}'
+
+
+class Nothing:
+    @classmethod
+    def from_json_msg(cls, _: dict[str, Any]) -> Any:
+        return None
+
+
+class NoDict(Nothing):
+    @classmethod
+    def from_json_msg(cls, _: dict[str, Any]) -> Any:
+        return cls()
+
+    def count_workload(self) -> float:
+        return 1.0
+
+    def generate_payload_json(self) -> Any:
+        return None
+
+
+class OddForm(NoDict):
+    def generate_payload_multipart(self) -> Any:
+        return [1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Nothing, "the payload class of /x raised AttributeError"),
+        (NoDict, "generate_payload_json of /x must return a dict, not None"),
+        (OddForm, "generate_payload_multipart of /x must return a dict, not list"),
+    ],
+)
+def test_a_payload_class_s_nonsense_is_named(kind: Any, message: str) -> None:
+    with pytest.raises(HandlerFailed, match=message):
+        handler(payload_class=kind).prepare(b"{}")
 
 
 def test_samples_come_from_the_dataset_before_the_generator() -> None:
@@ -230,3 +367,36 @@ async def test_a_remote_function_that_raises_is_a_500() -> None:
 
     with pytest.raises(HandlerFailed, match="the remote_function of /x raised RuntimeError"):
         await handler(remote_function=fails).answer(b"{}")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), KeyError("x")])
+async def test_a_remote_function_ends_its_own_request_alone(error: BaseException) -> None:
+    async def fails() -> None:
+        raise error
+
+    with pytest.raises(HandlerFailed, match=f"the remote_function of /x raised {type(error).__name__}"):
+        await handler(remote_function=fails).answer(b"{}")
+
+
+async def test_a_remote_function_s_nonsense_is_named() -> None:
+    with pytest.raises(HandlerFailed, match="the remote_function of /x must return JSON, not object"):
+        await handler(remote_function=object).answer(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b'{"b": 1}', "missing a required argument: 'a'"),
+        (b'{"a": 1, "c": 1}', "got an unexpected keyword argument 'c'"),
+        (b'{"a": NaN}', "invalid JSON"),
+    ],
+)
+async def test_what_a_remote_function_does_not_take_is_422(raw: bytes, why: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await handler(remote_function=lambda a, b=1: a + b).answer(raw)
+
+    assert caught.value.body() == {"payload": why}
+
+
+async def test_a_function_that_cannot_be_looked_into_is_called_all_the_same() -> None:
+    assert await handler(remote_function=dict).answer(b'{"a": 1}') == b'{"result":{"a":1}}'

@@ -77,8 +77,11 @@ class Envelope:
         self.signature: str = auth.signature if isinstance(auth.signature, str) else ""
 
     def auth_data(self) -> dict[str, Any]:
-        """The whole ``auth_data`` as the client sent it: what a session is compared by."""
-        found: dict[str, Any] = json.loads(self._auth_raw)
+        """The whole ``auth_data`` as the client sent it: what a session is compared by. Raises `InvalidRequest`."""
+        try:
+            found: dict[str, Any] = json.loads(self._auth_raw)
+        except (ValueError, RecursionError) as error:  # a number of 5000 digits, a thousand brackets
+            raise InvalidRequest({"auth_data": "invalid JSON"}) from error
         return found
 
     def request_idx(self) -> int | None:
@@ -251,9 +254,13 @@ def _number(value: Any) -> float | None:
 def decode_payload(raw: bytes) -> Any:
     """The payload as Python values, for a handler that wants to look at it. Raises `InvalidRequest`."""
     try:
-        return json.loads(raw)
+        return json.loads(raw, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest({"payload": "invalid JSON"}) from error
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def encode(value: Any) -> bytes:
@@ -263,12 +270,19 @@ def encode(value: Any) -> bytes:
 
 def encode_payload(value: Any) -> bytes:
     """JSON bytes of a payload a handler changed: like `encode`, but numbers JSON has no word for raise ValueError."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 cannot
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def canonical(value: Any) -> bytes:
-    """One spelling of a JSON value, for comparing two of them whole."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    """One spelling of a JSON value, for comparing two of them whole. Raises `InvalidRequest` for one too deep to be written."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    except RecursionError as error:
+        raise InvalidRequest({"session_auth": "nested too deeply"}) from error
 
 
 # Sessions...
@@ -304,9 +318,20 @@ def parse_session_request(raw: bytes) -> SessionRequest:
         wrong["on_close_route"] = "must be a string or null"
     if not (on_close is None or isinstance(on_close, dict)):
         wrong["on_close_payload"] = "must be an object or null"
+    elif not _can_be_sent(on_close):
+        wrong["on_close_payload"] = "has text that is not Unicode, or is nested too deeply"
     if wrong:
         raise InvalidRequest({"payload": wrong})
     return SessionRequest(float(lifetime), route or None, on_close)
+
+
+def _can_be_sent(on_close: dict[str, Any] | None) -> bool:
+    """What cannot be told to a model server at close must be refused at the start."""
+    try:
+        on_close_body("", on_close)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def parse_session_call(raw: bytes) -> SessionCall:

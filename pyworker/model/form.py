@@ -13,14 +13,14 @@ import aiohttp
 from pyworker.core.errors import HandlerFailed
 
 
-async def encode_form(fields: Mapping[str, Any]) -> tuple[str, bytes]:
-    """The content type (with its boundary) and the body. Raises `HandlerFailed` for a value that has no form."""
+async def encode_form(fields: Mapping[str, Any], *, route: str) -> tuple[str, bytes]:
+    """The content type (with its boundary) and the body. Raises `HandlerFailed`, which names ``route``, for a value that has no form."""
     form = aiohttp.FormData(default_to_multipart=True)
     for name, value in _items(fields):
         try:
             _add(form, name, value)
-        except (TypeError, ValueError) as error:
-            raise HandlerFailed(f"multipart field {name!r}: {error}") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise HandlerFailed(f"multipart field {name!r} of {route}: {error}") from error
     payload = form()
     return payload.content_type, await payload.as_bytes()
 
@@ -30,7 +30,7 @@ def _add(form: aiohttp.FormData, name: str, value: Any) -> None:
         filename, content, content_type = value
         form.add_field(name, content, filename=filename, content_type=content_type)
     else:
-        form.add_field(name, _as_text(name, value))
+        form.add_field(name, _as_text(value))
 
 
 def _items(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -40,11 +40,9 @@ def _items(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, item
 
 
-def _as_text(name: str, value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, bytes | bytearray):
-        raise HandlerFailed(
-            f"multipart field {name!r}: bytes must be a (filename, bytes, content_type) tuple"
-        )
+        raise TypeError("bytes must be a (filename, bytes, content_type) tuple")
     if isinstance(value, bool):
         return "true" if value else "false"
     return json.dumps(value) if isinstance(value, dict | list) else str(value)

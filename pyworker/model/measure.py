@@ -8,6 +8,7 @@ from typing import Final
 from pyworker.core.answers import error_inside, first_line, kind_of
 from pyworker.core.benchmark import Run, Sample
 from pyworker.core.errors import AnswerBroken, Refusal
+from pyworker.fence import in_thread
 from pyworker.handler import JSON_TYPE, Handler, Work
 from pyworker.model.form import encode_form
 from pyworker.model.pool import ModelServer
@@ -44,7 +45,7 @@ class Measure:
     async def _sample(self) -> Work | Sample:
         """A request, made in a thread as an author's generator may take its time; or the failure to make one."""
         try:
-            return await asyncio.to_thread(self._handler.sample)
+            return await in_thread(self._handler.sample)
         except Refusal as refusal:
             return Sample(0.0, ok=False, why=refusal.reason)
 
@@ -65,8 +66,10 @@ class Measure:
             answered = await self._handler.answer(work.body)
             return JSON_TYPE, len(answered), ""
         assert self._model is not None
-        content_type, body = (JSON_TYPE, work.body) if work.form is None else await encode_form(work.form)
         path = self._handler.model_path
+        content_type, body = (
+            (JSON_TYPE, work.body) if work.form is None else await encode_form(work.form, route=path)
+        )
         answer = await self._model.ask(
             "POST", path, [(b"Content-Type", content_type.encode())], body, clocks=self._handler.clocks
         )

@@ -15,6 +15,7 @@ from pyworker.core.lifecycle import Event, Lifecycle, State
 from pyworker.core.log_lines import LogEvent
 from pyworker.core.log_pattern import Mark
 from pyworker.core.redact import excerpt
+from pyworker.fence import end
 from pyworker.model.benchmark import NoPerf
 from pyworker.model.perf import Perf
 from pyworker.model.probe import HealthWatch
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 RETRY_FIRST: Final = 5.0
 RETRY_LONGEST: Final = 60.0
 """Seconds until a worker that is errored, but whose model server may well be up, is proved again: 5, 10, … 60."""
+
+LEAVE: Final = 5.0
+"""Seconds that an author's ``lifecycle`` may take to be left."""
 
 LOG_REASON: Final = "log: "
 MAX_REASON: Final = 400
@@ -89,17 +93,23 @@ class Startup:
         if self._context is None:
             yield
             return
+        loop = asyncio.get_running_loop()
+        inside: asyncio.Future[None] = loop.create_future()
+        leave = asyncio.Event()
+        task = loop.create_task(_held(self._context, inside, leave))
+        first: set[asyncio.Future[Any]] = {task, inside}
         try:
-            await self._context.__aenter__()
-        except Exception as error:  # noqa: BLE001 - whatever an author's code raises
-            self.fail(f"lifecycle failed to start: {type(error).__name__}: {error}")
-            yield
-            return
-        self._hint.set()
-        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if inside.done():
+                self._hint.set()
+            else:
+                error = task.result()
+                self.fail(f"lifecycle failed to start: {type(error).__name__}: {error}")
             yield
         finally:
-            await self._context.__aexit__(None, None, None)
+            leave.set()
+            await asyncio.wait({task}, timeout=LEAVE)
+            await end(task, "the handler's lifecycle")
 
     # Hints and trouble...
 
@@ -203,3 +213,18 @@ class Startup:
             await self._health.healthy.wait()
         self._handle(Event.CONFIRMED)
         log.info("ready: perf=%.1f load/s loadtime=%.1f s", perf, self._lifecycle.load_time or 0.0)
+
+
+async def _held(
+    context: AbstractAsyncContextManager[Any], inside: "asyncio.Future[None]", leave: asyncio.Event
+) -> BaseException | None:
+    """Be in an author's ``context`` until ``leave``, all in one task, as it may want. Returns what it raised."""
+    try:
+        async with context:
+            inside.set_result(None)
+            await leave.wait()
+    except BaseException as error:  # noqa: BLE001 - whatever an author's code raises
+        if inside.done() and not isinstance(error, asyncio.CancelledError):
+            log.warning("lifecycle failed at its end: %s: %s", type(error).__name__, error)
+        return error
+    return None

@@ -4,16 +4,17 @@ Nothing but size and time limits runs before the signature holds, and nothing is
 move a figure. From then on whatever is refused is told to the engine.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from aiohttp import web
 
 from pyworker.core.errors import (
     HandlerFailed,
+    InvalidRequest,
     InvalidSession,
     NotByThisKey,
     NotReady,
@@ -25,6 +26,7 @@ from pyworker.core.lifecycle import Lifecycle, State
 from pyworker.core.sessions import Session, Sessions
 from pyworker.core.signature import Verifier
 from pyworker.core.wire import GRANT_HEADER, SESSION_HEADER, Envelope, parse_envelope, parse_grant_header
+from pyworker.fence import in_thread
 from pyworker.handler import Handler, Work
 from pyworker.server.body import ClientBody
 
@@ -140,19 +142,19 @@ class Door:
 
     def _session_of(self, envelope: Envelope) -> Session | None:
         """The session a request is inside of; using it keeps it alive. Raises `InvalidSession`, `BadSignature`."""
-        if envelope.session_id is None:
+        if not isinstance(envelope.session_id, str):  # what is neither that nor null is told off later
             return None
         now = time.monotonic()
         try:
-            return self._sessions.use(str(envelope.session_id), envelope.auth_data(), now)
-        except InvalidSession:
+            return self._sessions.use(envelope.session_id, envelope.auth_data(), now)
+        except (InvalidSession, InvalidRequest):
             self._ledger.reject(envelope.request_idx(), 0.0, now)
             raise
 
     @staticmethod
     async def _priced(handler: Handler, payload: bytes) -> Work:
         if handler.slow:
-            return await asyncio.to_thread(handler.prepare, payload)
+            return await in_thread(partial(handler.prepare, payload))
         return handler.prepare(payload)
 
     async def _priced_by_header(self, request: web.Request, handler: Handler, cost: float) -> Work:

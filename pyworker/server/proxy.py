@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -13,10 +14,11 @@ from aiohttp import web
 from pyworker.core.errors import (
     AnswerBroken,
     BadBody,
-    HandlerFailed,
+    InvalidRequest,
     InvalidSession,
     ModelTimeout,
     QueueFull,
+    Refusal,
     TooLarge,
     TooSlow,
 )
@@ -24,6 +26,7 @@ from pyworker.core.heads import Header
 from pyworker.core.ledger import Outcome
 from pyworker.core.lifecycle import Lifecycle
 from pyworker.core.sessions import Session
+from pyworker.fence import left_behind
 from pyworker.handler import JSON_TYPE, Handler
 from pyworker.model.client import HookClient
 from pyworker.model.form import encode_form
@@ -38,7 +41,7 @@ from pyworker.server.places import Place, Places, outcome_of
 
 log = logging.getLogger(__name__)
 
-CUT_WAIT: Final = 1.0
+CUT_WAIT: Final = 2.0
 """Seconds an author's code has to end when its request is cut."""
 
 _ASKS_FOR_SWITCH: Final = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
@@ -89,7 +92,7 @@ class Proxy:
             await self.places.turn(place)
             response = await self._forward(request, job, place)
             outcome = place.entry.outcome or Outcome.SERVED
-        except (QueueFull, TooLarge, TooSlow, BadBody):
+        except (QueueFull, TooLarge, TooSlow, BadBody, InvalidRequest):
             outcome = Outcome.REJECTED
             raise
         except asyncio.CancelledError:
@@ -97,8 +100,17 @@ class Proxy:
             raise
         finally:
             self._forget(session)
-            self.places.give_back(place, outcome)
+            self._give_back(place, outcome, left_behind(sys.exception()))
         return response
+
+    def _give_back(self, place: Place, outcome: Outcome, left: "asyncio.Task[Any] | None") -> None:
+        """The request has ended; where its author's code has not, the next in line waits for it all the same."""
+        if left is None:
+            self.places.give_back(place, outcome)
+            return
+        if not place.settled:
+            self.places.settle(place, outcome)
+        left.add_done_callback(lambda _: self.places.give_back(place, outcome))
 
     def _note(self, place: Place, session: Session | None) -> None:
         """Remember whose task this is, so that it can be cut."""
@@ -169,8 +181,11 @@ class Proxy:
             body = ClientBody(request, self._door.max_body_size)
             whole = await body.whole() if body.is_here else Upload(body, body.length)
             return own_headers(request), whole
+        handler = job.handler
         content_type, encoded = (
-            (JSON_TYPE, job.work.body) if job.work.form is None else await encode_form(job.work.form)
+            (JSON_TYPE, job.work.body)
+            if job.work.form is None
+            else await encode_form(job.work.form, route=handler.route)
         )
         typed = (b"Content-Type", content_type.encode("latin-1"))
         if job.by_header:
@@ -192,22 +207,15 @@ class Proxy:
     @staticmethod
     async def _hooked(request: web.Request, handler: Handler, response: object) -> web.StreamResponse:
         """The author's answer. It may be half sent when the author's code raises: then the connection is cut."""
-        assert handler.respond is not None
         try:
-            made = await handler.respond(request, response)
-        except Exception as error:
-            log.exception("response_generator failed: route=%s", handler.route)
+            return await handler.respond_to(request, response)
+        except Refusal as refusal:
+            if request.transport is None or request.transport.is_closing():
+                raise asyncio.CancelledError from refusal  # nobody is there any more to be answered
             if request.writer.output_size > 0:
-                raise AnswerBroken(f"the response_generator of {handler.route} raised") from error
-            if isinstance(error, TimeoutError):
+                raise AnswerBroken(refusal.reason) from refusal
+            if isinstance(refusal.__cause__, TimeoutError):
                 raise ModelTimeout(
                     f"the model server's answer to {handler.route} did not come within total_timeout={handler.clocks.total} s"
-                ) from error
-            raise HandlerFailed(
-                f"the response_generator of {handler.route} raised {type(error).__name__}"
-            ) from error
-        if not isinstance(made, web.StreamResponse):
-            raise HandlerFailed(
-                f"the response_generator of {handler.route} must return an aiohttp response, not {type(made).__name__}"
-            )
-        return made
+                ) from refusal
+            raise

@@ -59,7 +59,7 @@ class RefusalLog:
         response = web.Response(
             text=json.dumps(refusal.body()),
             status=refusal.status,
-            headers={**_headers(refusal), ID_HEADER: number},
+            headers={**_headers(refusal), ID_HEADER: number, "Server": "PyWorker"},
             content_type="application/json",
         )
         if refusal.status in _CLOSES:

@@ -7,6 +7,7 @@ or a URL whose origin the instance's owner has allowed: nobody else can make the
 import asyncio
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 ID_BYTES: Final = 16
 """128 random bits: the id is what keeps other clients of this worker out."""
+
+_IN_ONE_LINE: Final = re.compile("[!-~]+")
+"""A path or URL that can stand in the first line of a request, and is only that."""
 
 CALLBACK_TIMEOUT: Final = 10.0
 COLLECT_EVERY: Final = 0.25
@@ -106,15 +110,8 @@ class SessionRoutes:
         return _json(session_opened(session.id, session.expires_at + self._unix_offset), 201)
 
     def _check_callback(self, route: str | None) -> None:
-        if route is None:
+        if route is None or (_IN_ONE_LINE.fullmatch(route) and self._may_be_told(route)):
             return
-        if route.startswith("/") and not route.startswith("//") and self._model is not None:
-            return
-        try:
-            if self._any_origin or Origin.of(route) in self._origins:
-                return
-        except ValueError:
-            pass
         raise InvalidRequest(
             {
                 "payload": {
@@ -122,6 +119,14 @@ class SessionRoutes:
                 }
             }
         )
+
+    def _may_be_told(self, route: str) -> bool:
+        if route.startswith("/") and not route.startswith("//"):
+            return self._model is not None
+        try:
+            return Origin.of(route) in self._origins or self._any_origin
+        except ValueError:
+            return False
 
     async def get(self, request: web.Request) -> web.Response:
         """``POST /session/get``."""
@@ -214,7 +219,7 @@ class SessionRoutes:
         try:
             async with limit:
                 status = await self._post(route, body)
-        except (Refusal, AnswerBroken, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (Refusal, AnswerBroken, aiohttp.ClientError, OSError, ValueError) as error:
             log.warning("a session's on_close_route failed: why=%s", str(error) or type(error).__name__)
         else:
             log.info("a session's on_close_route was told: status=%d", status)

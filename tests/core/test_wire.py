@@ -381,3 +381,45 @@ def test_what_sessions_answer() -> None:
         "on_close_route": "/x",
         "on_close_payload": {"a": 1},
     }
+
+
+@pytest.mark.parametrize("extra", [b"9" * 5000, b"[" * 100_000 + b"]" * 100_000], ids=["digits", "deep"])
+def test_auth_data_that_python_cannot_hold_is_refused_when_it_is_wanted(extra: bytes) -> None:
+    raw = b'{"auth_data": {"url": "u", "signature": "s", "extra": %b}, "payload": {}}' % extra
+    try:
+        envelope = parse_envelope(raw)
+    except InvalidRequest:
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        envelope.auth_data()
+
+    assert caught.value.body() == {"auth_data": "invalid JSON"}
+
+
+def test_what_is_too_deep_to_be_compared_is_refused() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidRequest):
+        canonical(deep)
+    while deep:  # else its own end is too deep, too
+        deep = deep.pop()
+
+
+@pytest.mark.parametrize("raw", [b"NaN", b'{"a": Infinity}', b"[-Infinity]"])
+def test_what_only_python_calls_json_is_none(raw: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        decode_payload(raw)
+
+
+def test_half_a_surrogate_pair_survives_a_handler() -> None:
+    raw = b'{"a":"\\ud800"}'
+
+    assert encode_payload(decode_payload(raw)) == raw
+
+
+def test_a_session_may_not_end_with_what_cannot_be_sent() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_session_request(b'{"on_close_payload": {"a": "\\ud800"}}')
+
+    assert list(caught.value.body()["payload"]) == ["on_close_payload"]

@@ -16,7 +16,8 @@ async def test_every_kind_of_field() -> None:
             "none": None,
             "many": ["a", "b"],
             "json": {"x": 1},
-        }
+        },
+        route="/x",
     )
     text = body.decode()
 
@@ -34,10 +35,10 @@ async def test_every_kind_of_field() -> None:
     "value", [("a.txt", b"x"), ("a.txt", b"x", 5), {"x": object()}], ids=["short_tuple", "type", "no_json"]
 )
 async def test_nonsense_is_the_handler_s_fault(value: object) -> None:
-    with pytest.raises(HandlerFailed, match="multipart field 'f'"):
-        await encode_form({"f": value})
+    with pytest.raises(HandlerFailed, match="multipart field 'f' of /x"):
+        await encode_form({"f": value}, route="/x")
 
 
 async def test_bare_bytes_are_refused() -> None:
-    with pytest.raises(HandlerFailed, match="multipart field 'f': bytes must be a"):
-        await encode_form({"f": b"x"})
+    with pytest.raises(HandlerFailed, match="multipart field 'f' of /x: bytes must be a"):
+        await encode_form({"f": b"x"}, route="/x")

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from pyworker import BenchmarkConfig
+from pyworker import BenchmarkConfig, fence
+from pyworker.model import startup
 from tests.system import PAYLOAD, Model, Start, config_for, eventually, handler
 
 NO_HEALTH = {"model_healthcheck_url": None}
@@ -463,3 +464,48 @@ async def test_a_remote_function_is_benchmarked(start: Start, model: Model) -> N
     assert calls == ["hi", "hi"]
     assert 0 < (await system.status())["perf"] <= 100 / 0.008  # a timer may be early by a tick
     assert json.dumps(await system.status())
+
+
+@pytest.mark.parametrize("how", ["raises", "exits", "hangs"])
+async def test_a_lifecycle_that_does_not_end_well_holds_up_nothing(
+    start: Start, model: Model, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(startup, "LEAVE", 0.1)
+    monkeypatch.setattr(fence, "PATIENCE", 0.1)
+    release = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def lifecycle() -> AsyncIterator[None]:
+        yield
+        while how == "hangs" and not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+        if how != "hangs":
+            raise {"raises": ValueError, "exits": SystemExit}[how]
+
+    system = await start(config_for(model, lifecycle=lifecycle(), **NO_HEALTH))
+    system.stop.set()
+    assert system.task is not None
+    async with asyncio.timeout(5):
+        await system.task
+    release.set()
+
+    told = {
+        "raises": "lifecycle failed at its end: ValueError",
+        "exits": "lifecycle failed at its end: SystemExit",
+        "hangs": "the handler's lifecycle goes on though it was cancelled",
+    }
+    assert told[how] in caplog.text
+
+
+async def test_a_lifecycle_that_wants_to_exit_is_the_reason(start: Start, model: Model) -> None:
+    @contextlib.asynccontextmanager
+    async def lifecycle() -> AsyncIterator[None]:
+        if model.health == 200:
+            raise SystemExit("no weights")
+        yield
+
+    system = await start(config_for(model, lifecycle=lifecycle(), **NO_HEALTH), ready=False)
+    found = await system.until_state("errored")
+
+    assert found["why"] == "lifecycle failed to start: SystemExit: no weights"

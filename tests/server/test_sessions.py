@@ -93,8 +93,21 @@ async def test_create_must_be_signed(start: Start) -> None:
         ({"on_close_route": "http://169.254.169.254/"}, "on_close_route"),
         ({"on_close_route": "//evil/x"}, "on_close_route"),
         ({"on_close_route": "x"}, "on_close_route"),
+        ({"on_close_route": "/x HTTP/1.1\r\nHost: x\r\n\r\nPOST /y"}, "on_close_route"),
+        ({"on_close_route": "http://["}, "on_close_route"),
     ],
-    ids=["zero", "text", "null", "number", "list", "elsewhere", "two_slashes", "no_path"],
+    ids=[
+        "zero",
+        "text",
+        "null",
+        "number",
+        "list",
+        "elsewhere",
+        "two_slashes",
+        "no_path",
+        "two_lines",
+        "no_url",
+    ],
 )
 async def test_a_wrong_field_is_422(start: Start, payload: dict[str, Any], field: str) -> None:
     system = await start()
@@ -213,7 +226,7 @@ async def test_code_that_cannot_be_cancelled_does_not_hold_up_the_close(
 
             assert requests["in_flight"] == {"load": 0.0, "count": 0}
             assert (requests["served"]["load"], requests["cancelled"]["count"]) == (100.0, 1)
-            assert "the code of /x goes on though its request was cut" in caplog.text
+            assert "remote_function of /x goes on though it was cancelled" in caplog.text
             assert (await system.status())["lanes"]["serial"]["running"] == 1
         finally:
             release.set()
