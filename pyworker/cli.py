@@ -21,7 +21,8 @@ from rich.console import Console
 from pyworker import bench
 from pyworker.config import ConfigError, WorkerConfig
 from pyworker.console import terminal
-from pyworker.engine.beacon import beacon, known
+from pyworker.core.redact import excerpt
+from pyworker.engine.beacon import MAX_REASON, beacon, known
 from pyworker.instance.local import WORKER_PORT, LocalOptions
 from pyworker.instance.local import run as run_local
 from pyworker.instance.parent import end_with
@@ -147,22 +148,26 @@ def _run(options: argparse.Namespace) -> int:
     """Run what the user names. On an instance a worker that cannot start stays to tell the engine why."""
     try:
         return _run_worker(options.what)
-    except Exception as error:
-        if options.parent or Worker.listened or not setting("CONTAINER_ID", ""):
+    except (Exception, SystemExit) as error:
+        left = isinstance(error, SystemExit) and not error.code
+        if left or options.parent or Worker.listened or not setting("CONTAINER_ID", ""):
             raise
         return _stay_to_tell(error)
 
 
-def _stay_to_tell(error: Exception) -> int:
+def _stay_to_tell(error: BaseException) -> int:
     """Say why this worker cannot start, and go on saying it to the engine until told to stop."""
     if isinstance(error, PortTaken) and error.holder_is_healthy():
         print(f"pyworker: {error}: a healthy worker, so this one leaves", file=sys.stderr)
         return 0
     set_up_logging("INFO", "text")
     reason = str(error) if isinstance(error, TOLD) else f"{type(error).__name__}: {error}"
+    reason = excerpt(reason, most=MAX_REASON)
     print(f"pyworker: this worker cannot start: {reason} (telling the engine until stopped)", file=sys.stderr)
-    if not isinstance(error, TOLD):
-        traceback.print_exception(error)
+    if not isinstance(error, (*TOLD, SystemExit)):
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            indented = line[: len(line) - len(line.lstrip())]
+            print(indented + excerpt(line, most=MAX_REASON), file=sys.stderr)
     addresses, number, token, url = known(os.environ, DEFAULT_ENGINE)  # noqa: TID251 - it may be what is wrong
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pyworker.core.redact import excerpt
 from pyworker.core.wire import STATUS_PATH, WorkerStatus, encode
 from pyworker.engine.client import EngineClient, EngineError
 
@@ -19,7 +18,7 @@ MAX_REASON: Final = 500
 async def beacon(
     addresses: Sequence[str], *, container_id: int, master_token: str, url: str, reason: str
 ) -> None:
-    """Report ``reason`` every ten seconds, until cancelled."""
+    """Report ``reason`` (at most `MAX_REASON` characters, without secrets) every ten seconds, until cancelled."""
     status = WorkerStatus(
         id=container_id,
         mtoken=master_token,
@@ -31,7 +30,7 @@ async def beacon(
         cur_perf=0.0,
         num_requests_working=0,
         num_requests_recieved=0,
-        error_msg=excerpt(reason, most=MAX_REASON),
+        error_msg=reason,
         additional_disk_usage=0.0,
         disk_usage=0.0,
         working_request_idxs=(),
@@ -58,7 +57,7 @@ def known(environ: Mapping[str, str], default_address: str) -> tuple[list[str], 
     ]
     number = environ.get("CONTAINER_ID", "")
     port = environ.get("WORKER_PORT") or "3000"
-    scheme = "https" if environ.get("USE_SSL") == "true" else "http"
+    scheme = "https" if environ.get("USE_SSL", "").lower() in {"true", "1", "yes"} else "http"
     url = f"{scheme}://{environ.get('PUBLIC_IPADDR', '')}:{environ.get(f'VAST_TCP_PORT_{port}', '')}"
     return (
         addresses or [default_address],

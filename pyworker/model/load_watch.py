@@ -57,6 +57,7 @@ class LoadWatch:
         self._began = now
         self._told_at = now
         self._state = lifecycle.state
+        self._logged = ""
         self.progress = Progress(now, size=size)
         self.events: deque[ProgressEvent] = deque(maxlen=MOST_EVENTS)
 
@@ -117,7 +118,9 @@ class LoadWatch:
         if not new_stage and self.events and self.events[-1].picture == picture:
             return
         self.events.append(ProgressEvent(now, picture))
-        log.info("progress: %s", picture.words())
+        if picture.words() != self._logged:
+            self._logged = picture.words()
+            log.info("progress: %s", self._logged)
 
     # For the verdict...
 

@@ -6,6 +6,8 @@ import urllib.request
 
 import psutil
 
+from pyworker.core.redact import excerpt
+
 
 class PortTaken(OSError):
     """A port is held by another process; the message names both. ``admin_port`` is where a worker would say it is well."""
@@ -39,12 +41,19 @@ def require_free(port: int, purpose: str, option: str) -> None:
 
 
 def holder(port: int) -> str:
-    """`` by pid 12 (name)`` where the process can be seen, else nothing."""
+    """`` by pid 12 (name: command line), started by pid 7 (name)`` where the process can be seen, else nothing."""
     try:
         for connection in psutil.net_connections("tcp"):
             at = connection.laddr[1] if connection.laddr else 0
             if connection.status == psutil.CONN_LISTEN and at == port and connection.pid:
-                return f" by pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+                return f" by {_named(psutil.Process(connection.pid))}"
     except (psutil.Error, OSError):
         pass
     return ""
+
+
+def _named(process: psutil.Process) -> str:
+    words = excerpt(" ".join(process.cmdline()[1:]), most=80)
+    parent = process.parent()
+    whose = f", started by pid {parent.pid} ({parent.name()})" if parent is not None else ""
+    return f"pid {process.pid} ({process.name()}{': ' if words else ''}{words}){whose}"
