@@ -180,7 +180,8 @@ class Startup:
     def _handle(self, event: Event, *, reason: str = "") -> bool:
         before = self._lifecycle.state
         changed = self._lifecycle.handle(event, time.monotonic(), reason=reason)
-        self._tell(before)
+        if changed:  # what is told again and again is no news
+            self._tell(before)
         return changed
 
     def _tell(self, before: State) -> None:
