@@ -75,8 +75,8 @@ class TooLarge(Refusal):
     status = 413
 
 
-class BadBody(Refusal):
-    """The framing of a body, or of a whole request, is not HTTP."""
+class BadHttp(Refusal):
+    """A request, or the framing of its body, is not HTTP as it is spoken here."""
 
     status = 400
 

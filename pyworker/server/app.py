@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 
-from pyworker.core.errors import AnswerBroken, NoSuchRoute, Refusal, WrongMethod
+from pyworker.core.errors import AnswerBroken, BadHttp, NoSuchRoute, Refusal, WrongMethod
 from pyworker.handler import Handler
 from pyworker.server.client import KEEP_ALIVE, ClientConnection, Shortcut
 from pyworker.server.exchange import Sent
@@ -32,6 +32,9 @@ SPARE_FILES: Final = 200
 """Open files left for all that is no client: logs, the journal, the engine, the model server's idle connections."""
 
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+VERSIONS: Final = frozenset({HttpVersion10, HttpVersion11})
+"""What is spoken; aiohttp takes more for HTTP."""
 
 OWNER_PATHS: Final = "/pyworker/"
 
@@ -65,6 +68,8 @@ class App:
         """Serve a usual request without a task, or say that it is none."""
         if self._proxy.direct is None or message.method != "POST" or message.upgrade:
             return False
+        if message.version not in VERSIONS:
+            return False
         handler = self._routes.exact(message.path.partition("?")[0])
         return handler is not None and self._proxy.direct.take(client, message, raw, body, handler)
 
@@ -89,6 +94,8 @@ class App:
             return self._refusals.answer(Refusal("internal error; the worker's log has more"), request)
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
+        if request.version not in VERSIONS:
+            raise BadHttp("only HTTP/1.1 and HTTP/1.0 are spoken here")
         path = request.raw_path.partition("?")[0]
         if not path.startswith("/"):  # the absolute form, as a client sends it that takes us for a proxy
             path = request.rel_url.raw_path

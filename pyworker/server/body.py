@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from pyworker.core.errors import BadBody, TooLarge, TooSlow
+from pyworker.core.errors import BadHttp, TooLarge, TooSlow, UnsupportedBody
 
 PAUSE: Final = 30.0
 """Seconds a client may take between two pieces of its body."""
@@ -16,11 +16,16 @@ RATE: Final = 1024
 
 
 class ClientBody:
-    """The body of ``request``, of at most ``most`` bytes. Raises `TooLarge` at once when more is announced."""
+    """The body of ``request``, of at most ``most`` bytes.
+
+    Raises `TooLarge` at once when more is announced, `UnsupportedBody` when it is compressed on its way.
+    """
 
     def __init__(self, request: web.Request, most: int) -> None:
         self.length = request.content_length
         """Bytes announced; None when it is chunked (or there is none)."""
+        if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+            raise UnsupportedBody("the only transfer encoding that is supported is chunked")
         self._content = request.content
         self._most = most
         self._size = 0
@@ -53,7 +58,7 @@ class ClientBody:
         except TimeoutError as error:
             raise TooSlow(f"no byte of the body for {PAUSE:g} s") from error
         except web.RequestPayloadError as error:
-            raise BadBody("the body is not valid HTTP") from error
+            raise BadHttp("the body is not valid HTTP") from error
         self._waited += time.monotonic() - began  # only here: who makes the client wait does not time it
         self._counted(piece)
         if self._waited > PAUSE + self._size / RATE:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http import RawRequestMessage
 
-from pyworker.core.errors import BadBody, NotReady, Refusal, TooSlow
+from pyworker.core.errors import BadHttp, NotReady, Refusal, TooSlow
 from pyworker.core.known_heads import extent
 from pyworker.server.refusals import RefusalLog
 from pyworker.server.relay import Relay
@@ -272,7 +272,7 @@ class ClientConnection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is half sent: no other may follow it")
         assert status < HTTPStatus.INTERNAL_SERVER_ERROR
-        response = self._refusals.answer(BadBody("the request is not valid HTTP"), None)
+        response = self._refusals.answer(BadHttp("the request is not valid HTTP"), None)
         response.force_close()
         return response
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from pyworker.core.errors import (
     AnswerBroken,
-    BadBody,
+    BadHttp,
     InvalidRequest,
     InvalidSession,
     ModelTimeout,
@@ -92,7 +92,7 @@ class Proxy:
             await self.places.turn(place)
             response = await self._forward(request, job, place)
             outcome = place.entry.outcome or Outcome.SERVED
-        except (QueueFull, TooLarge, TooSlow, BadBody, InvalidRequest):
+        except (QueueFull, TooLarge, TooSlow, BadHttp, InvalidRequest):
             outcome = Outcome.REJECTED
             raise
         except asyncio.CancelledError:
