@@ -204,7 +204,7 @@ VARIABLES: Final = (
     Variable("MAX_QUEUE_LENGTH", "most requests that wait in one lane; more get a 429", _whole, "1000"),
     Variable(
         "MAX_CONNECTIONS",
-        "most open connections of clients; further ones get a 503",
+        "most open connections of clients; past it an idle one makes room, or the new one gets a 503",
         _whole,
         "what the limit of open files allows, 10000 at most",
     ),

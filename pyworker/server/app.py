@@ -7,6 +7,7 @@ import logging
 import resource
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -28,6 +29,9 @@ READ_AHEAD: Final = 256 * 1024
 """Bytes of a body that are taken from a client before anyone asks for them; it may be twice as much."""
 
 MOST_CONNECTIONS: Final = 10_000
+LOOKED_AT: Final = 1000
+"""Connections that are looked at for one to close when there are too many: the oldest."""
+
 SPARE_FILES: Final = 200
 """Open files left for all that is no client: logs, the journal, the engine, the model server's idle connections."""
 
@@ -129,7 +133,7 @@ class _Server(web.Server):
         self._most = most
 
     def __call__(self) -> web.RequestHandler:
-        full = len(self.connections) >= self._most
+        full = len(self._connections) >= self._most and not self._make_room()
         return ClientConnection(
             self,
             refusals=self._refusals,
@@ -138,6 +142,14 @@ class _Server(web.Server):
             loop=self._loop,
             **self._kwargs,
         )
+
+    def _make_room(self) -> bool:
+        """Close the oldest connection that waits for nothing: whoever only holds connections keeps nobody out."""
+        for client in islice(self._connections, LOOKED_AT):
+            if isinstance(client, ClientConnection) and client.may_go:
+                client.force_close()
+                return True
+        return False
 
 
 class Listener:

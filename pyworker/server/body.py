@@ -6,13 +6,29 @@ from typing import Final
 
 from aiohttp import web
 
-from pyworker.core.errors import BadHttp, TooLarge, TooSlow, UnsupportedBody
+from pyworker.core.errors import BadHttp, QueueFull, TooLarge, TooSlow, UnsupportedBody
 
 PAUSE: Final = 30.0
 """Seconds a client may take between two pieces of its body."""
 
 RATE: Final = 1024
 """Bytes a second that a body must come at, on the whole."""
+
+
+class Budget:
+    """Bytes of bodies that may be held together while their rest is awaited, and nobody knows yet whose they are."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def take(self, size: int) -> None:
+        """Raises `QueueFull` when there is no room."""
+        if size > self._left:
+            raise QueueFull("too many large bodies are on their way here at once", retry_after=1.0)
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        self._left += size
 
 
 class ClientBody:
@@ -40,14 +56,22 @@ class ClientBody:
         """Whether all of it has arrived: the usual case, it came with the head."""
         return self._content.is_eof()
 
-    async def whole(self) -> bytes:
-        """All of it. Raises `Refusal`."""
+    async def whole(self, budget: Budget | None = None) -> bytes:
+        """All of it, held within ``budget`` while it comes. Raises `Refusal`."""
         if self.is_here:
             return self._counted(self._content.read_nowait())
         pieces: list[bytes] = []
-        while piece := await self.piece():
-            pieces.append(piece)
-        return b"".join(pieces)
+        taken = 0
+        try:
+            while piece := await self.piece():
+                pieces.append(piece)
+                if budget is not None:
+                    budget.take(len(piece))
+                    taken += len(piece)
+            return b"".join(pieces)
+        finally:
+            if budget is not None:
+                budget.give_back(taken)
 
     async def piece(self) -> bytes:
         """The next bytes, empty at the end; a cancelled call loses none. Raises `Refusal`."""

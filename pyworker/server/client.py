@@ -121,6 +121,12 @@ class ClientConnection(web.RequestHandler):
         self._unparsed = None
         return False
 
+    @property
+    def may_go(self) -> bool:
+        """Whether nothing is being done for this client: its connection can be given to another."""
+        busy = self._taken or self._messages or self._current_request is not None
+        return not busy and not self._force_close
+
     def _is_idle(self) -> bool:
         """Whether aiohttp's task waits for a request."""
         return self._is_new if self._waiter is None else not self._waiter.done()

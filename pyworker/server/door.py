@@ -28,10 +28,13 @@ from pyworker.core.signature import Verifier
 from pyworker.core.wire import GRANT_HEADER, SESSION_HEADER, Envelope, parse_envelope, parse_grant_header
 from pyworker.fence import in_thread
 from pyworker.handler import Handler, Work
-from pyworker.server.body import ClientBody
+from pyworker.server.body import Budget, ClientBody
 
 RETRY_NOT_READY: Final = 5.0
 RETRY_DRAINING: Final = 1.0
+
+AWAITED: Final = 2**30
+"""Bytes of bodies held together while their rest is awaited, or four times the largest body."""
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class Door:
         self._ledger = ledger
         self._sessions = sessions
         self.max_body_size = max_body_size
+        self._awaited = Budget(max(4 * max_body_size, AWAITED))
         self.why_not_ready: Callable[[], str] = lambda: ""
         """One line: what the worker waits for."""
 
@@ -113,7 +117,7 @@ class Door:
         """The whole body, within the limits of size and time. Raises `Refusal`."""
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedBody("a compressed body is not supported: send it without Content-Encoding")
-        return await ClientBody(request, self.max_body_size).whole()
+        return await ClientBody(request, self.max_body_size).whole(self._awaited)
 
     # Checking and pricing: whatever is refused from here on is told to the engine...
 

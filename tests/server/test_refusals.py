@@ -74,16 +74,6 @@ async def test_a_request_that_needs_no_task_has_its_id_too(
     assert "refused: status=502 id=mine what='POST /x' why=" in caplog.text
 
 
-async def test_too_many_connections_have_their_id_too(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    system = await start(MAX_CONNECTIONS="1")
-    _, writer = await asyncio.open_connection("127.0.0.1", system.settings.worker_port)
-    line, number = await told_of(system, b"")
-    writer.close()
-
-    assert line == b"HTTP/1.1 503 Service Unavailable"
-    assert f"refused: status=503 id={number} " in caplog.text
-
-
 async def test_no_line_can_be_forged_and_no_query_is_in_it(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:

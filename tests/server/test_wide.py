@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from pyworker import HandlerConfig
-from pyworker.server import body, client
+from pyworker.server import body, client, door
 from tests.system import PAYLOAD, Model, Start, System, config_for, eventually, handler
 
 
@@ -361,21 +361,74 @@ async def test_a_queue_that_is_too_long_is_429(start: Start, model: Model) -> No
     assert [200, 200] == [task.result() for task in asked]
 
 
-async def test_too_many_connections_are_told_so(start: Start) -> None:
-    system = await start(MAX_CONNECTIONS="2")
-    port = system.settings.worker_port
-    async with contextlib.AsyncExitStack() as stack:
-        for _ in range(2):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            stack.callback(writer.close)
-        await asyncio.sleep(0)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_too_many_busy_connections_are_told_so(start: Start, model: Model) -> None:
+    release = asyncio.Event()
+
+    async def respond(_: web.Request) -> web.StreamResponse:
+        await release.wait()
+        return web.Response()
+
+    system = await start(
+        config_for(model, handler(allow_parallel_requests=True, max_queue_time=None)), MAX_CONNECTIONS="2"
+    )
+    model.respond = respond
+    async with asyncio.TaskGroup() as group:
+        busy = [group.create_task(system.client.status()) for _ in range(2)]
+        await system.until_in_flight(2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", system.settings.worker_port)
         told = await reader.read()
         writer.close()
+        release.set()
 
+    assert [200, 200] == [task.result() for task in busy]
     assert told.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"Retry-After: 1" in told
+    assert b"\r\nX-Request-Id: " in told
     assert json.loads(told.partition(b"\r\n\r\n")[2])["error"].startswith("too many connections")
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /x HTTP/1.1\r\nHost: x\r\n"], ids=["silent", "half_a_head"])
+async def test_who_only_holds_connections_keeps_nobody_out(start: Start, sent: bytes) -> None:
+    system = await start(MAX_CONNECTIONS="3")
+    port = system.settings.worker_port
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    for _, writer in held:
+        writer.write(sent)
+
+    for _ in range(3):
+        async with system.session.post(
+            system.client.url + "/x", json=system.client.envelope(), headers={"Connection": "close"}
+        ) as answer:
+            assert answer.status == 200
+    async with asyncio.timeout(3):
+        assert await held[0][0].read() == b""  # the oldest had to go
+    assert not held[2][0].at_eof()
+    for _, writer in held:
+        writer.close()
+
+
+async def test_bodies_on_their_way_take_no_more_memory_than_is_given_them(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "AWAITED", 0)
+    system = await start(MAX_BODY_SIZE=str(2**20))  # so there are 4 MB for all
+    port = system.settings.worker_port
+    head = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n"
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(10):
+        told = []
+        for _ in range(5):  # whichever comes last has no room
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            writer.write(head + b" " * (2**20 - 1))
+            told.append(asyncio.ensure_future(read_answer(reader)))
+        [first], held = await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+        assert first.result()[0].startswith(b"HTTP/1.1 429 ")
+        assert await system.client.status() == 200  # one that is here at once takes none of it
+        for task in held:
+            task.cancel()
+    async with asyncio.timeout(10):  # and what was held is free again when they are gone
+        while await system.client.status(body=system.client.envelope({"x": "y" * 2**19})) != 200:
+            pass
 
 
 async def test_a_slow_head_is_408(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
