@@ -58,7 +58,7 @@ async def _said_and_told(name: str, folder: Path) -> None:
                 told = message.format(pid=os.getpid())
                 await eventually(lambda: any(told in one["error_msg"] for one in engine.statuses), within=40)
                 first = len(engine.at)
-                await eventually(lambda: len(engine.at) >= first + 3, within=45)
+                await eventually(lambda: len(engine.at) >= first + 2, within=45)
                 gap = engine.at[-1] - engine.at[-2]
                 reports = engine.statuses[first:]
                 assert process.returncode is None
