@@ -20,7 +20,7 @@ The map, top down; imports point down, and what stands on one line does not know
     exit  fence  allocator      the end of the process, whatever an author's code does · a fence around an author's
                             functions · how buffers are kept
     core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,
-                            lifecycle, log_lines, progress, liveness, benchmark, drift, redact, verdict, errors
+                            lifecycle, log_lines, progress, liveness, benchmark, drift, reckoning, redact, verdict, errors
 
 Public names are what handlers and ``worker.py`` files use.
 """

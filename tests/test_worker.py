@@ -18,6 +18,7 @@ import psutil
 import pytest
 from aiohttp import web
 
+from pyworker.core.wire import WorkerStatus
 from pyworker.engine.client import EngineClient
 from tests.certificates import make_certificate
 from tests.engine.scripted_engine import Engine, engine_up
@@ -462,9 +463,10 @@ async def test_a_blocked_loop_still_beats(
 
 
 def _counting(post: Any, posts: list[float]) -> Any:
-    async def counted(self: EngineClient, *arguments: Any, **named: Any) -> None:
+    async def counted(self: EngineClient, *arguments: Any, **named: Any) -> str:
         posts.append(time.monotonic())
-        await post(self, *arguments, **named)
+        address: str = await post(self, *arguments, **named)
+        return address
 
     return counted
 
@@ -478,9 +480,48 @@ async def test_the_last_report_is_explained_field_by_field(start: Start) -> None
         ] != 1:
             await asyncio.sleep(0.05)
 
+    assert set(found["fields"]) == set(WorkerStatus.__struct_fields__)
     assert found["seconds_since_acknowledged"] < 5
-    assert found["fields"]["max_perf"]["value"] == 1000.0
-    assert "since the last acknowledged report" in found["fields"]["new_load"]["means"]
+    assert (
+        0
+        <= found["sent_seconds_ago"] - found["seconds_since_acknowledged"]
+        == pytest.approx(found["answered_after"], abs=0.01)
+    )
+    assert found["address"] == system.engine.url
+    assert found["fields"]["mtoken"]["value"] == "***"
+    assert found["fields"]["num_requests_recieved"]["formula"] == "admitted 1 + turned away 0"
+    assert found["fields"]["new_load"] == {
+        "value": 100.0,
+        "means": "load admitted, less load cancelled, since the last acknowledged report; never below 0",
+        "terms": [
+            {"name": "admitted outside of sessions", "value": 100.0},
+            {"name": "sessions opened, their cost", "value": 0.0},
+            {"name": "admitted beyond sessions' cost", "value": 0.0},
+            {"name": "cancelled", "value": 0.0},
+            {"name": "carried from the last report", "value": 0.0},
+        ],
+        "formula": (
+            "admitted outside of sessions 100 + sessions opened, their cost 0 + admitted beyond sessions' cost 0 "
+            "- cancelled 0 - carried from the last report 0"
+        ),
+    }
+
+
+async def test_what_the_engine_has_not_acknowledged_is_shown_as_pending(model: Model, tmp_path: Path) -> None:
+    async with engine_up() as engine:
+        fields = {"UNSECURED": "true"}
+        async with running(config_for(model), engine, model, tmp_path, fields, sign=str) as system:  # type: ignore[arg-type] # a scripted one
+            await system.until_state("ready")
+            await eventually(lambda: engine.statuses and engine.statuses[-1]["loadtime"])
+            engine.status = 500
+            assert [200] * 3 == [await system.client.status() for _ in range(3)]
+            async with asyncio.timeout(5):
+                while (found := (await system.status())["pending"])["failing_for"] is None:
+                    await asyncio.sleep(0.01)
+            engine.status = 200
+
+    assert (found["new_load"], found["cur_perf"], found["rej_load"]) == (300.0, 300.0, 0.0)
+    assert found["ended_requests"] == 3
 
 
 def test_status_without_a_worker_says_so(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def status(parts: Parts) -> dict[str, Any]:
                 "unreported": parts.ledger.unreported_ends,
             },
         },
-        "last_report": _last_report(parts.reporter, now),
+        "last_report": _last_report(parts, now),
+        "pending": _pending(parts, now),
         "event_loop": _event_loop(parts.watch),
         "routes": [handler.route for handler in parts.handlers],
         "public_url": parts.settings.public_url,
@@ -201,30 +202,40 @@ def _requests(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-# Each field of a report, and the terms it was computed from.
-_TERMS = {
-    "cur_load": "load queued and working now; an open session counts its cost",
-    "new_load": "load admitted, less load cancelled, since the last acknowledged report; never below 0",
-    "cur_perf": "load served since the last acknowledged report",
-    "rej_load": "load turned away (422, 429, 503) since the last acknowledged report",
-    "max_perf": "what the benchmark measured, or BENCHMARK_PERF",
-    "loadtime": "seconds from start to ready; 0 until then",
-    "num_requests_working": "requests queued and working, and open sessions",
-    "num_requests_recieved": "requests whose signature held since the start: admitted and turned away",
-    "error_msg": "why the worker is errored or draining",
-    "disk_usage": "GiB used on /",
-    "additional_disk_usage": "its change since the last acknowledged report",
-}
-
-
-def _last_report(reporter: Reporter, now: float) -> dict[str, Any] | None:
-    """The newest acknowledged report, field by field, and when the engine took it."""
-    last = reporter.last
-    taken = reporter.statuses.last_acknowledged
-    if last is None or taken is None:
+def _last_report(parts: Parts, now: float) -> dict[str, Any] | None:
+    """The newest acknowledged report: when it was sent and taken, and every field with what it was computed from."""
+    last = parts.reporter.last
+    if last is None:
         return None
-    fields = {name: {"value": getattr(last, name), "means": means} for name, means in _TERMS.items()}
-    return {"seconds_since_acknowledged": round(now - taken, 3), "fields": fields}
+    return {
+        "sent_seconds_ago": round(now - last.sent_at, 3),
+        "seconds_since_acknowledged": round(now - last.acknowledged_at, 3),
+        "answered_after": round(last.acknowledged_at - last.sent_at, 3),
+        "address": excerpt(last.address),
+        "fields": {
+            name: {
+                "value": figure.value,
+                "means": figure.means,
+                "terms": [{"name": one.name, "value": one.value + 0.0} for one in figure.terms],  # no -0.0
+                "formula": figure.formula,
+            }
+            for name, figure in last.figures.items()
+        },
+    }
+
+
+def _pending(parts: Parts, now: float) -> dict[str, Any]:
+    """What the engine has not acknowledged yet."""
+    new, rejected, served = parts.ledger.undelivered
+    since, failing = parts.reporter.under_way_since, parts.reporter.statuses.failing_since
+    return {
+        "new_load": new,
+        "rej_load": rejected,
+        "cur_perf": served,
+        "ended_requests": parts.ledger.unreported_ends,
+        "report_under_way_for": None if since is None else round(now - since, 3),
+        "failing_for": None if failing is None else round(now - failing, 3),
+    }
 
 
 def _event_loop(watch: LoopWatch) -> dict[str, Any]:

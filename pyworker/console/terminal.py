@@ -1,11 +1,12 @@
 """`pyworker status` on a terminal: one screen."""
 
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+MOST_INDEXES: Final = 5
 _COLOURS = {"ready": "green", "errored": "red", "draining": "yellow"}
 
 
@@ -28,6 +29,9 @@ def show(picture: dict[str, Any], console: Console) -> None:
     for name, value in rows(picture):
         table.add_row(name, Text(value))
     console.print(table)
+    if (told := report(picture)) is not None:
+        console.print()
+        console.print(told)
 
 
 def evidence(why: dict[str, Any]) -> Table:
@@ -72,7 +76,6 @@ def rows(picture: dict[str, Any]) -> list[tuple[str, str]]:
             else "no report acknowledged yet",
         ),
         ("", reports["last_error"]),
-        ("last report", _told(picture["last_report"])),
         ("public URL", picture["public_url"]),
         ("model server", picture["model_server"]),
         ("routes", ", ".join(picture["routes"])),
@@ -101,9 +104,36 @@ def _stages(progress: dict[str, Any]) -> str:
     return f"{begun}; {progress['words']}" if progress["percent"] is not None else begun
 
 
-def _told(report: dict[str, Any] | None) -> str:
-    """The figures of the last acknowledged report; what they mean is in `pyworker status --json`."""
-    if report is None:
-        return ""
-    names = ("new_load", "cur_perf", "rej_load", "cur_load", "max_perf", "num_requests_recieved")
-    return "  ".join(f"{name}={report['fields'][name]['value']:g}" for name in names)
+def report(picture: dict[str, Any]) -> Table | None:
+    """The last acknowledged report, field by field, and what each was computed from; below it what is pending."""
+    last, pending = picture["last_report"], picture["pending"]
+    if last is None:
+        return None
+    age = last["seconds_since_acknowledged"]
+    title = (
+        f"last report, acknowledged {age:.1f} s ago by {last['address']} after {last['answered_after']:.3f} s"
+    )
+    table = Table(
+        "field", "value", "of what", box=None, padding=(0, 2, 0, 0), title=title, title_justify="left"
+    )
+    for name, field in last["fields"].items():
+        table.add_row(Text(name), Text(_value(field["value"])), Text(field["formula"] or field["means"]))
+    waits = "  ".join(
+        f"{name} {pending[name]:g}" for name in ("new_load", "cur_perf", "rej_load", "ended_requests")
+    )
+    table.add_row("", "", "")
+    table.add_row("pending", "", Text(waits + _under_way(pending)))
+    return table
+
+
+def _under_way(pending: dict[str, Any]) -> str:
+    since, failing = pending["report_under_way_for"], pending["failing_for"]
+    under_way = "" if since is None else f"; a report is under way for {since:.1f} s"
+    return under_way + ("" if failing is None else f"; the engine has taken none for {failing:.0f} s")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:MOST_INDEXES]))
+        return f"{shown}, … ({len(value)})" if len(value) > MOST_INDEXES else shown
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

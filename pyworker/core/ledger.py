@@ -86,6 +86,24 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """Loads since the start, by what they consist of."""
+
+    admitted: float = 0.0
+    sessions: float = 0.0
+    """Of what was admitted: sessions, by their cost."""
+    beyond: float = 0.0
+    """Of what was admitted: what requests inside of sessions came to beyond the cost."""
+    cancelled: float = 0.0
+    rejected: float = 0.0
+    served: float = 0.0
+    inside: float = 0.0
+    """Of what was served: requests inside of sessions."""
+    rests: float = 0.0
+    """Of what was served: what was left of sessions' costs when they closed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What the engine is told: increments since the last acknowledged report, and what is in flight now."""
 
@@ -97,6 +115,15 @@ class Report:
     received: int
     # The totals this report brings the engine up to: what `Ledger.taken` needs.
     totals: tuple[float, float, float] = field(repr=False)
+    # Why the figures are what they are: for `core.reckoning`.
+    sums: Totals = field(repr=False)
+    known: Totals = field(repr=False)
+    """The same sums at the last acknowledged report."""
+    carried: tuple[float, float, float] = field(repr=False)
+    """Of new, rejected and served: below 0 what was told too much, above what a predecessor had not delivered."""
+    working_outside: int = field(repr=False)
+    sessions_load: float = field(repr=False)
+    turned_away: int = field(repr=False)
 
 
 class Ledger:
@@ -116,6 +143,7 @@ class Ledger:
         """Why nothing of this outlives the process; empty where a journal does, or none was asked for."""
         self.changes = 0
         """Grows with every change: whoever remembers it can tell whether a report would say something new."""
+        self._sessions = self._beyond = self._inside = self._rests = 0.0  # as in `Totals`
         # What is true now.
         self._in_flight: dict[Entry, None] = {}
         self._load_in_flight = 0.0
@@ -125,6 +153,7 @@ class Ledger:
         # What the engine has not acknowledged yet.
         self.max_ended = max_ended
         self._acknowledged = (0.0, 0.0, 0.0)
+        self._known = Totals()
         self._unreported: deque[Entry] = deque()
 
     def close(self) -> None:
@@ -143,7 +172,7 @@ class Ledger:
     ) -> Entry:
         """Admit a request of ``load``, inside of ``session`` if one is given; it is in flight until `settle`."""
         entry = Entry(request_idx, load, now, route, session=session)
-        self.admitted.add(load if session is None else self._use(session, load))
+        self.admitted.add(load if session is None else self._beyond_cost(session, load))
         self._in_flight[entry] = None
         self._load_in_flight += load
         if session is not None:
@@ -156,9 +185,16 @@ class Ledger:
         """Admit a session of load ``cost``; it is in flight until `close_session`."""
         entry = SessionEntry(request_idx, cost, now, started_at=now)
         self.admitted.add(cost)
+        self._sessions += cost
         self._in_flight[entry] = None
         self.changes += 1
         return entry
+
+    def _beyond_cost(self, session: SessionEntry, load: float) -> float:
+        """Admit ``load`` inside of a session; what that comes to beyond its cost."""
+        beyond = self._use(session, load)
+        self._beyond += beyond
+        return beyond
 
     @staticmethod
     def _use(session: SessionEntry, load: float) -> float:
@@ -197,6 +233,7 @@ class Ledger:
         self.changes += 1
         if outcome is Outcome.SERVED:
             session.served_inside += load
+            self._inside += load
             self.ended[outcome].add(load)
             return
         if outcome is Outcome.FAILED:  # its load stays admitted, and is told apart when the session closes
@@ -205,6 +242,7 @@ class Ledger:
         given_back = -self._use(session, -load)
         if outcome is Outcome.REJECTED:
             self.admitted.take_back(given_back)
+            self._beyond -= given_back
             self.rejected.add(load)
         else:
             self.ended[outcome].add(given_back)
@@ -216,6 +254,7 @@ class Ledger:
         session.outcome = Outcome.SERVED
         session.ended_at = now
         rest = max(0.0, session.load - session.served_inside)
+        self._rests += rest
         self.ended[Outcome.SERVED].add(rest)
         self.ended[Outcome.FAILED].load += session.admitted - session.served_inside - rest
         self._remember(session)
@@ -279,19 +318,45 @@ class Ledger:
             # More was cancelled or turned away than admitted: the wire has no negative, the rest is carried over.
             totals = (self._acknowledged[0], *totals[1:])
             new = 0.0
+        working = [entry for entry in self._in_flight if entry.session is None]
+        sessions = [entry for entry in working if isinstance(entry, SessionEntry)]
         return Report(
             new_load=new,
             rejected_load=rejected,
             served_load=served,
-            current_load=math.fsum(entry.load for entry in self._in_flight if entry.session is None),
-            working=tuple(entry.request_idx for entry in self._in_flight if entry.session is None),
+            current_load=math.fsum(entry.load for entry in working),
+            working=tuple(entry.request_idx for entry in working),
             received=self.received.count,
             totals=totals,
+            sums=self._sums(),
+            known=self._known,
+            carried=self._carried(),
+            working_outside=len(working) - len(sessions),
+            sessions_load=math.fsum(entry.load for entry in sessions),
+            turned_away=self.rejected.count,
         )
+
+    def _sums(self) -> Totals:
+        return Totals(
+            admitted=self.admitted.load,
+            sessions=self._sessions,
+            beyond=self._beyond,
+            cancelled=self._cancelled.load,
+            rejected=self.rejected.load,
+            served=self._served.load,
+            inside=self._inside,
+            rests=self._rests,
+        )
+
+    def _carried(self) -> tuple[float, float, float]:
+        new, rejected, served = self._acknowledged
+        known = self._known
+        return known.admitted - known.cancelled - new, known.rejected - rejected, known.served - served
 
     def taken(self, report: Report) -> None:
         """The engine has acknowledged ``report``: the next one starts where it ended."""
         self._acknowledged = report.totals
+        self._known = report.sums
 
     @property
     def unreported_ends(self) -> int:

@@ -56,8 +56,6 @@ class EngineClient:
         self._good = 0
         self._back_at = 0.0
         self._back_pause = BACK_FIRST
-        self.used = ""
-        """The address that took the newest call; empty before the first."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,17 +65,19 @@ class EngineClient:
             await self._session.close()
             self._session = None
 
-    async def post(self, path: str, body: bytes, *, skip: frozenset[str] = frozenset()) -> None:
-        """Deliver ``body`` to one address not in ``skip``. Raises `EngineError` when none acknowledges it."""
-        await self._call("POST", path, body, skip, bytes)
+    async def post(self, path: str, body: bytes, *, skip: frozenset[str] = frozenset()) -> str:
+        """Deliver ``body`` to one address not in ``skip``; which it was. Raises `EngineError` when none acknowledges it."""
+        address, _ = await self._call("POST", path, body, skip, bytes)
+        return address
 
     async def fetch_key(self) -> RSAPublicKey:
         """The key grants are signed with. Raises `EngineError`."""
-        return await self._call("GET", PUBKEY_PATH, None, frozenset(), _key)
+        _, key = await self._call("GET", PUBKEY_PATH, None, frozenset(), _key)
+        return key
 
     async def _call(
         self, method: str, path: str, body: bytes | None, skip: frozenset[str], read: Callable[[bytes], _T]
-    ) -> _T:
+    ) -> tuple[str, _T]:
         whys = []
         first = 0 if time.monotonic() >= self._back_at else self._good
         for turn in range(len(self.addresses)):
@@ -94,7 +94,7 @@ class EngineClient:
             # A call that leaves an address out says nothing about which one is to be used.
             if not skip.intersection(self.addresses):
                 self._found(index, looked_back=first < index)
-            return answer
+            return address, answer
         raise EngineError("; ".join(whys) or "no address to call")
 
     def _found(self, index: int, *, looked_back: bool) -> None:
@@ -106,7 +106,6 @@ class EngineClient:
             self._back_at = time.monotonic() + self._back_pause
             self._back_pause = min(self._back_pause * 2, BACK_LONGEST)
         self._good = index
-        self.used = self.addresses[index]
 
     async def _once(self, method: str, url: str, body: bytes | None, limit: float) -> bytes:
         shown = excerpt(url)

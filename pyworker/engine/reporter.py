@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -21,6 +21,7 @@ import psutil
 
 from pyworker.core.ledger import Entry, Ledger, Outcome, Report
 from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.reckoning import Figure, reckoning
 from pyworker.core.wire import DELETE_PATH, STATUS_PATH, DeleteRequests, EndedRequest, WorkerStatus, encode
 from pyworker.engine.client import EngineClient, EngineError, pause
 
@@ -106,6 +107,17 @@ class Delivery:
     last_acknowledged: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A report the engine acknowledged. Times are monotonic seconds."""
+
+    status: WorkerStatus
+    figures: Mapping[str, Figure]
+    sent_at: float
+    acknowledged_at: float
+    address: str
+
+
 class Reporter:
     """Reports one worker through ``client``. ``unix_offset`` turns monotonic seconds into Unix seconds."""
 
@@ -136,7 +148,9 @@ class Reporter:
         self._news.set()
         self.statuses = Delivery()
         self.ends = Delivery()
-        self.last: WorkerStatus | None = None
+        self.under_way_since: float | None = None
+        """Monotonic second a report was sent whose answer is awaited."""
+        self.last: Told | None = None
         """The newest report the engine acknowledged."""
 
     def announce(self) -> None:
@@ -200,12 +214,15 @@ class Reporter:
         except TimeoutError:
             return await self._repeat()
         status = self._status_of(now, disk)
-        self._sent_at = time.monotonic()
-        if not await self._post(STATUS_PATH, encode(status), self.statuses):
+        figures = reckoning(now.report, status, told_disk=self._told_disk)
+        self._sent_at = self.under_way_since = time.monotonic()
+        address = await self._post(STATUS_PATH, encode(status), self.statuses)
+        self.under_way_since = None
+        if address is None:
             return False
         self._told_changes = now.changes
         self._told_disk = disk
-        self.last = status
+        self.last = Told(status, figures, self._sent_at, time.monotonic(), address)
         self._home.tell(partial(self._ledger.taken, now.report))
         return True
 
@@ -242,9 +259,9 @@ class Reporter:
             return True
         log.warning("the worker's event loop is blocked: reporting what is known")
         same = msgspec.structs.replace(
-            self.last, new_load=0.0, rej_load=0.0, cur_perf=0.0, additional_disk_usage=0.0
+            self.last.status, new_load=0.0, rej_load=0.0, cur_perf=0.0, additional_disk_usage=0.0
         )
-        return await self._post(STATUS_PATH, encode(same), self.statuses)
+        return await self._post(STATUS_PATH, encode(same), self.statuses) is not None
 
     # Ends...
 
@@ -263,7 +280,7 @@ class Reporter:
                 mtoken=self._identity.master_token,
                 requests=tuple(self._end(entry) for entry in ends),
             )
-            if not await self._post(DELETE_PATH, encode(body), self.ends, skip=NO_DELETES):
+            if await self._post(DELETE_PATH, encode(body), self.ends, skip=NO_DELETES) is None:
                 return False
             self._home.tell(partial(self._ledger.ends_taken, ends))
             if len(ends) < ENDS_BATCH:  # what has ended meanwhile goes with the next round, not one by one
@@ -292,23 +309,24 @@ class Reporter:
 
     async def _post(
         self, path: str, body: bytes, delivery: Delivery, *, skip: frozenset[str] = frozenset()
-    ) -> bool:
+    ) -> str | None:
+        """The address that took it; None when none did."""
         try:
-            await self.client.post(path, body, skip=skip)
+            address = await self.client.post(path, body, skip=skip)
         except EngineError as error:
             delivery.failures += 1
             delivery.last_error = str(error)
             if delivery.failing_since is None:
                 delivery.failing_since = time.monotonic()
                 log.warning("engine does not take %s: %s (trying on, nothing is lost)", path, error)
-            return False
+            return None
         if delivery.failing_since is not None:
             log.info("engine takes %s again: after=%.1f s", path, time.monotonic() - delivery.failing_since)
         delivery.failures = 0
         delivery.failing_since = None
         delivery.acknowledged += 1
         delivery.last_acknowledged = time.monotonic()
-        return True
+        return address
 
 
 def _disk_usage() -> float:

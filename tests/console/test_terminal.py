@@ -1,11 +1,12 @@
 """What `pyworker status` shows of a worker, ready or not."""
 
+import asyncio
 import io
 from typing import Any
 
 from rich.console import Console
 
-from pyworker.console.terminal import show
+from pyworker.console.terminal import report, show
 from tests.system import Model, Start, config_for, eventually
 
 
@@ -77,3 +78,39 @@ async def test_a_gap_and_a_download_are_shown(start: Start, model: Model) -> Non
     assert "in service this worker does 60.0 load/s" in text
     assert "60.0 load/s served, 100.0 promised" in text
     assert "downloading, 41 % of 5 GB" in text
+
+
+async def test_the_last_report_is_shown_with_its_terms_and_what_is_pending(start: Start) -> None:
+    system = await start()
+    assert await system.client.status() == 200
+    await eventually(lambda: system.last_report["num_requests_recieved"] == 1)
+    async with asyncio.timeout(5):
+        while (found := await system.status())["last_report"]["fields"]["num_requests_recieved"][
+            "value"
+        ] != 1:
+            await asyncio.sleep(0.01)
+    text = shown(found)
+
+    assert f"by {system.engine.url} after 0.0" in text
+    assert "admitted outside of sessions 100 + sessions opened, their cost 0" in text
+    assert "pending" in text
+    assert "new_load 0  cur_perf 0  rej_load 0  ended_requests 0" in text
+
+
+def test_a_worker_that_no_engine_answers_has_nothing_to_show_of_reports() -> None:
+    pending = {"report_under_way_for": 1.5, "failing_for": 20.0}
+    pending |= dict.fromkeys(("new_load", "cur_perf", "rej_load", "ended_requests"), 7.0)
+    told: dict[str, Any] = {
+        "seconds_since_acknowledged": 30.0,
+        "address": "http://e",
+        "answered_after": 0.1,
+        "fields": {"working_request_idxs": {"value": list(range(9)), "formula": "", "means": "them"}},
+    }
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report({"last_report": told, "pending": pending}))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+
+    assert report({"last_report": None, "pending": pending}) is None
+    assert "0, 1, 2, 3, 4, … (9)" in text
+    assert "a report is under way for 1.5 s; the engine has taken none for 20 s" in text

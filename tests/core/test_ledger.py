@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from pyworker.core.ledger import Entry, Ledger, Outcome, Report, SessionEntry
+from tests.core.test_reckoning import figures
 
 LOADS = st.integers(min_value=0, max_value=2**20).map(lambda n: n / 8)  # exact in binary, so sums are exact
 ADMITTED_ENDS = st.sampled_from([Outcome.SERVED, Outcome.FAILED, Outcome.CANCELLED, Outcome.REJECTED])
@@ -127,6 +128,22 @@ class LedgerMachine(RuleBasedStateMachine):
         assert report.served_load >= 0
         assert report.rejected_load >= 0
 
+    @invariant()
+    def figures_are_the_sums_of_their_terms(self) -> None:
+        report = self.ledger.report()
+        terms = {
+            name: sum(term.value for term in figure.terms)
+            for name, figure in figures(report).items()
+            if figure.terms
+        }
+
+        assert max(0.0, terms["new_load"]) == report.new_load
+        assert terms["cur_perf"] == report.served_load
+        assert terms["rej_load"] == report.rejected_load
+        assert terms["cur_load"] == report.current_load
+        assert terms["num_requests_working"] == len(report.working)
+        assert terms["num_requests_recieved"] == report.received
+
     def teardown(self) -> None:
         """Once everything is delivered, what the engine acknowledged is the truth to the last unit."""
         for session in [entry for entry in self.ledger.in_flight if isinstance(entry, SessionEntry)]:
@@ -140,7 +157,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
         assert self.acknowledged["served"] == self.truth[Outcome.SERVED] + self.sessions_served
         assert self.acknowledged["rejected"] == self.truth[Outcome.REJECTED]
-        assert self.acknowledged["new"] >= net  # more only by what is carried below zero
+        assert (
+            self.acknowledged["new"] + self.ledger.undelivered[0] == net
+        )  # the rest is what is carried below zero
         assert self.ends_seen == self.ends_due
 
 

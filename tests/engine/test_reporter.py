@@ -226,7 +226,7 @@ class Unreliable(EngineClient):
         self.ends: list[int] = []
         self.ends_unheard: list[int] = []
 
-    async def post(self, path: str, body: bytes, *, skip: frozenset[str] = frozenset()) -> None:
+    async def post(self, path: str, body: bytes, *, skip: frozenset[str] = frozenset()) -> str:
         assert isinstance(skip, frozenset)
         told = json.loads(body)
         meanwhile, self.meanwhile = self.meanwhile, nothing
@@ -241,6 +241,7 @@ class Unreliable(EngineClient):
             self.ends_unheard += indexes
         if outcome != "takes":
             raise EngineError(outcome)
+        return "http://unused"
 
 
 ENDINGS = st.sampled_from(list(Outcome))

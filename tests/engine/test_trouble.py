@@ -230,7 +230,8 @@ async def test_after_failing_over_the_first_address_is_gone_back_to(
         serve(ledger, 0)
         await eventually(lambda: third.sum("cur_perf") == 3.0 and len(third.ends) == 4)
 
-        assert client.used == third.url
+        assert reporter.last is not None
+        assert reporter.last.address == third.url
         assert reporter.statuses.failures == 0
 
         first.status = 200
@@ -244,7 +245,7 @@ async def test_after_failing_over_the_first_address_is_gone_back_to(
         )
         task.cancel()
 
-    assert client.used == side.url
+    assert reporter.last.address == side.url
     assert first.sum("new_load") + third.sum("new_load") == 2 * ledger.ended[Outcome.SERVED].load
     assert [end["request_idx"] for end in third.ends + first.ends] == list(range(160))
     assert second.ends == second.statuses == []
