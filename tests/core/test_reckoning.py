@@ -98,6 +98,7 @@ def test_what_a_predecessor_left_is_told_apart() -> None:
     ledger.restore([Entry(1, 0.0, 0.0)], new=5.0, rejected=6.0, served=7.0)
     found = figures(ledger.report())
 
+    assert [found[name].terms[-1].value for name in ("new_load", "rej_load")] == [5.0, 6.0]
     assert found["cur_perf"].terms[-1] == Term("left by the worker before this one", 7.0)
     assert (found["new_load"].value, found["rej_load"].value, found["cur_perf"].value) == (5.0, 6.0, 7.0)
 
