@@ -133,6 +133,22 @@ class Bench:
             time.sleep(peer.settle)
         return Sample(result, peer.cpu() - before)
 
+    def cpu_within(self, peer: Peer, seconds: float) -> float:
+        """CPU seconds that ``peer`` uses in the next ``seconds``."""
+        before = peer.cpu()
+        time.sleep(seconds)
+        return peer.cpu() - before
+
+    @contextmanager
+    def fresh(self, name: str) -> Iterator[Peer]:
+        """A peer that nothing has been asked yet, for as long as the context lasts. Raises `Broken`."""
+        peer = self.start(name)
+        try:
+            yield peer
+        finally:
+            assert peer.child is not None
+            end_all([peer.child])
+
     @contextmanager
     def holding(self, job: Job) -> Iterator[Result]:
         """While the context lasts all of ``job``'s connections are open, each with the beginning of an answer."""

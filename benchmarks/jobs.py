@@ -1,5 +1,7 @@
 """What the load process is told, and what it answers: JSON lines over its standard input and output."""
 
+from typing import Final
+
 import msgspec
 
 SMALL = "/small"
@@ -64,3 +66,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     first_p50: float
     failures: int
     failure: str
+
+
+NOTHING: Final = Result(
+    answers=0,
+    events=0,
+    up=0,
+    down=0,
+    took=0.0,
+    latency_p50=0.0,
+    latency_p99=0.0,
+    first_p50=0.0,
+    failures=0,
+    failure="",
+)

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.bench import QUICK, Bench, Effort, bench
 from benchmarks.cases import CASES
+from benchmarks.children import Broken
 from benchmarks.goals import Row
 from benchmarks.peers import STARTS, versions
 from benchmarks.table import plain, table
@@ -54,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(running: Bench, name: str) -> list[Row]:
     began = time.monotonic()
     running.case = name
-    rows = CASES[name](running)
+    try:
+        rows = CASES[name](running)
+    except Broken as error:
+        running.failed("all", str(error))
+        rows = []
     _tell(f"{name}: {time.monotonic() - began:.0f} s")
     return rows
 
