@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
         if head.length is not None:
             self._left = head.length
             return self._take_counted
-        return self._reader.received
+        return self._take_until_close if self._framed else self._reader.received
 
     # The body...
 
@@ -322,6 +322,10 @@ class Connection(asyncio.Protocol):
             self._reader.received(found)
         if chunks.ended:
             self._end_body(chunks.rest)
+
+    def _take_until_close(self, data: bytes) -> None:
+        assert self._reader is not None
+        self._reader.received(b"%x\r\n%b\r\n" % (len(data), data))
 
     def _end_body(self, rest: bytes) -> None:
         if rest:  # an answer that nobody asked for

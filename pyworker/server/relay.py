@@ -108,8 +108,8 @@ class Relay:
     def _complete(self) -> None:
         if self._held is not None:
             self._transport.write(self._head_bytes + b"".join(self._held))
-        elif self._last_chunk:
-            self._transport.write(b"0\r\n\r\n")
+        elif self._last_chunk:  # the head is still here where no chunk came before it
+            self._transport.write(self._head_bytes + b"0\r\n\r\n")
 
     def _cut(self, error: AnswerBroken | Refusal) -> None:
         """End the client's connection without the end of the answer; by reset where a plain close would look like one."""
