@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -29,7 +28,7 @@ from pyworker.engine.journal import ledger_at, slots_in
 from pyworker.engine.keys import EngineKey
 from pyworker.engine.reporter import HomeLoop, Identity, Reporter
 from pyworker.engine.reporter_thread import ReporterThread
-from pyworker.exit import Exit
+from pyworker.exit import Exit, told_by_signals
 from pyworker.handler import Handler, handlers_of
 from pyworker.logs import set_up_logging
 from pyworker.loop_watch import LoopWatch
@@ -99,22 +98,9 @@ class Worker:
 
     async def _until_told(self, leaving: Exit | None) -> None:
         Worker.runs += 1
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        cut = asyncio.Event()
-
-        def told() -> None:
-            if stop.is_set():
-                cut.set()
-            stop.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, told)
-        try:
+        stop, cut = asyncio.Event(), asyncio.Event()
+        with told_by_signals(stop, cut, leaving):
             await self.serve(stop, cut, leaving)
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
 
     async def serve(self, stop: asyncio.Event, cut: asyncio.Event, leaving: Exit | None = None) -> None:
         """Serve until ``stop`` is set, then drain; ``cut`` cuts the draining short, ``leaving`` what comes after it."""

@@ -57,6 +57,11 @@ class Part:
         assert self._process is not None
         return await self._process.wait()
 
+    def terminate(self) -> None:
+        """SIGTERM, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+
     async def stop(self, grace: float) -> None:
         """SIGTERM, then after ``grace`` seconds SIGKILL; whatever is left of its group is killed with it."""
         if self._process is None:

@@ -8,12 +8,12 @@ import importlib.util
 import logging
 import os
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Final
 
+from pyworker.exit import told_by_signals
 from pyworker.instance.process import Part
 from pyworker.logs import set_up_logging
 from pyworker.settings import Settings, SettingsError, setting
@@ -25,7 +25,10 @@ PAUSES: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 STEADY: Final = 60.0
 GRACE: Final = 10.0
-"""Seconds the model server has to end on SIGTERM; the worker has its DRAIN_TIMEOUT and as much on top."""
+"""Seconds the model server has to end on SIGTERM."""
+
+WORKER_GRACE: Final = 25.0
+"""Seconds the worker has on top of its DRAIN_TIMEOUT: sessions' callbacks 10, what does not end 8, last reports 5."""
 
 
 async def run() -> int:
@@ -33,19 +36,26 @@ async def run() -> int:
     settings = Settings.from_env()
     set_up_logging(settings.log_level, settings.log_format)
     parts = _parts(settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with asyncio.TaskGroup() as group:
-        kept = [group.create_task(keep(part)) for part in parts]
-        await stop.wait()
-        for task in kept:
-            task.cancel()
-    for part in reversed(parts):
-        await part.stop(settings.drain_timeout + GRACE if part.name == "worker" else GRACE)
+    stop, cut = asyncio.Event(), asyncio.Event()
+    with told_by_signals(stop, cut):
+        async with asyncio.TaskGroup() as group:
+            kept = [group.create_task(keep(part)) for part in parts]
+            await stop.wait()
+            for task in kept:
+                task.cancel()
+        async with asyncio.TaskGroup() as group:
+            hurrying = group.create_task(_hurry(cut, parts[-1]))
+            for part in reversed(parts):
+                await part.stop(settings.drain_timeout + WORKER_GRACE if part.name == "worker" else GRACE)
+            hurrying.cancel()
     log.info("stopped")
     return 0
+
+
+async def _hurry(cut: asyncio.Event, worker: Part) -> None:
+    """A second signal is the worker's, too."""
+    await cut.wait()
+    worker.terminate()
 
 
 def _parts(settings: Settings) -> list[Part]:
