@@ -295,7 +295,7 @@ class Handler:
         params = decode_payload(body)
         result = await self._fence.run("remote_function", self._call(params))
         try:
-            return encode({"result": result})
+            return _result(result)
         except (TypeError, ValueError, RecursionError) as error:
             raise HandlerFailed(
                 f"the remote_function of {self.route} must return JSON, not {type(result).__name__} ({error})"
@@ -332,6 +332,13 @@ def _object(raw: bytes) -> bytes:
     if not raw.startswith(b"{") and not raw.lstrip(b" \t\r\n").startswith(b"{"):
         raise InvalidRequest({"payload": "must be a JSON object"})
     return raw
+
+
+def _result(result: Any) -> bytes:
+    try:
+        return encode({"result": result})
+    except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 cannot
+        return json.dumps({"result": result}).encode()
 
 
 def _signature(call: Callable[..., Any] | None) -> inspect.Signature | None:

@@ -400,3 +400,9 @@ async def test_what_a_remote_function_does_not_take_is_422(raw: bytes, why: str)
 
 async def test_a_function_that_cannot_be_looked_into_is_called_all_the_same() -> None:
     assert await handler(remote_function=dict).answer(b'{"a": 1}') == b'{"result":{"a":1}}'
+
+
+async def test_a_result_with_half_a_surrogate_pair_is_json_all_the_same() -> None:
+    answer = await handler(remote_function=lambda t: t).answer(b'{"t": "\\ud800"}')
+
+    assert json.loads(answer) == {"result": "\ud800"}

@@ -79,7 +79,7 @@ class Envelope:
     def auth_data(self) -> dict[str, Any]:
         """The whole ``auth_data`` as the client sent it: what a session is compared by. Raises `InvalidRequest`."""
         try:
-            found: dict[str, Any] = json.loads(self._auth_raw)
+            found: dict[str, Any] = _loads(self._auth_raw)
         except (ValueError, RecursionError) as error:  # a number of 5000 digits, a thousand brackets
             raise InvalidRequest({"auth_data": "invalid JSON"}) from error
         return found
@@ -254,9 +254,14 @@ def _number(value: Any) -> float | None:
 def decode_payload(raw: bytes) -> Any:
     """The payload as Python values, for a handler that wants to look at it. Raises `InvalidRequest`."""
     try:
-        return json.loads(raw, parse_constant=_no_number)
+        return _loads(raw)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest({"payload": "invalid JSON"}) from error
+
+
+def _loads(raw: bytes) -> Any:
+    """What JSON says. Raises ValueError, RecursionError; also for what Python alone calls JSON: NaN, other than UTF-8."""
+    return json.loads(raw.decode(), parse_constant=_no_number)
 
 
 def _no_number(name: str) -> Any:
@@ -379,7 +384,7 @@ def on_close_body(session_id: str, payload: dict[str, Any] | None) -> bytes:
 
 def _object(raw: bytes, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(raw)
+        found = _loads(raw)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest({name: "invalid JSON"}) from error
     if not isinstance(found, dict):

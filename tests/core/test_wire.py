@@ -406,7 +406,10 @@ def test_what_is_too_deep_to_be_compared_is_refused() -> None:
         deep = deep.pop()
 
 
-@pytest.mark.parametrize("raw", [b"NaN", b'{"a": Infinity}', b"[-Infinity]"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"NaN", b'{"a": Infinity}', b"[-Infinity]", b'"\xed\xa0\x80"', "{}".encode("utf-16"), b"\xef\xbb\xbf{}"],
+)
 def test_what_only_python_calls_json_is_none(raw: bytes) -> None:
     with pytest.raises(InvalidRequest):
         decode_payload(raw)
