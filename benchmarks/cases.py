@@ -9,6 +9,7 @@ from benchmarks.bench import Bench, Sample
 from benchmarks.goals import Bound, Goal, Row
 from benchmarks.jobs import NOTHING, Ask, Job
 from benchmarks.peers import REPORTS, Peer
+from benchmarks.plot import Panel
 
 ALL: Final = ("pyworker", "aiohttp", "nginx", "official")
 
@@ -226,6 +227,24 @@ def growth(bench: Bench) -> list[Row]:
     return rows
 
 
+def panels_of(rows: Sequence[Row]) -> list[Panel]:
+    """The rows of `growth` as pictures, as far as there are any."""
+    chunks, bodies = (
+        Panel("CPU per chunk, over open streams", {}, {}),
+        Panel("CPU per MiB, over bodies", {}, {}),
+    )
+    for row in rows:
+        if row.amount is None:
+            continue
+        way, amount = row.amount
+        panel = chunks if way == "streams" else bodies
+        panel.labels[amount] = f"{amount:,}" if way == "streams" else size_of(amount)
+        for peer, cost in row.medians.items():
+            name = peer if way == "streams" else f"{peer}, {way}"
+            panel.lines.setdefault(name, []).append((amount, cost))
+    return [panel for panel in (chunks, bodies) if len(panel.labels) > 1]
+
+
 def _chunks_of(bench: Bench, count: int) -> Row:
     """Streams that have `GROWTH_RATE` events a second among them, however many they are (each at most 1,000)."""
     cost: dict[str, list[float]] = {}
@@ -244,7 +263,7 @@ def _chunks_of(bench: Bench, count: int) -> Row:
             time.sleep(REPORTS)  # what setting them up left to do
             used = [bench.cpu_within(peer, GROWTH_WINDOW) for _ in range(3)]
             cost[peer.name] = [one * 1e6 / (GROWTH_WINDOW * rate) for one in used]
-    return Row("growth", f"CPU per chunk, {count} streams", "µs", cost)
+    return Row("growth", f"CPU per chunk, {count} streams", "µs", cost, amount=("streams", count))
 
 
 def _bytes_of(bench: Bench, way: str, size: int) -> Row:
@@ -253,7 +272,7 @@ def _bytes_of(bench: Bench, way: str, size: int) -> Row:
 
     samples = bench.rounds(bench.peers("pyworker", "nginx"), job, rounds=bench.effort.stream_rounds)
     cost = per(samples, lambda one: one.result.answers * size / MIB)
-    return Row("growth", f"CPU per MiB {way}, bodies of {size_of(size)}", "µs", cost)
+    return Row("growth", f"CPU per MiB {way}, bodies of {size_of(size)}", "µs", cost, amount=(way, size))
 
 
 def size_of(size: int) -> str:

@@ -96,6 +96,8 @@ class Row:
     unit: str
     samples: Mapping[str, Sequence[float]]
     goals: Sequence[Goal] = ()
+    amount: tuple[str, int] | None = None
+    """Of what there was how much, in a row that is one point of a curve."""
 
     @property
     def medians(self) -> dict[str, float]:

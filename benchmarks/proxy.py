@@ -1,6 +1,6 @@
 """The command: measures the proxy beside its peers, prints a table, writes JSON.
 
-python -m benchmarks.proxy [--rounds N] [--only CASE,…] [--peers a,b] [--seconds S] [--quick] [--json FILE]
+python -m benchmarks.proxy [--rounds N] [--only CASE,…] [--peers a,b] [--seconds S] [--quick] [--json FILE] [--plot FILE]
 """
 
 import argparse
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import QUICK, Bench, Effort, bench
-from benchmarks.cases import CASES
+from benchmarks.cases import CASES, panels_of
 from benchmarks.children import Broken
 from benchmarks.goals import Row
 from benchmarks.peers import STARTS, versions
+from benchmarks.plot import plot
 from benchmarks.table import plain, table
 
 INTERRUPTED = 130
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(rows, shown))
     for failure in failures:
         print(f"failed: {failure.case}: {failure.peer}: {failure.why}")
+    if options.plot and (panels := panels_of(rows)):
+        options.plot.write_text(plot(panels))
     if options.json:
         report = _report(options, found, rows, time.monotonic() - began)
         report["failures"] = [dataclasses.asdict(failure) for failure in failures]
@@ -110,6 +113,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=_positive(float), help="length of a timed round (default: 1.2)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, smaller sweeps")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the case growth there, as SVG")
     return parser.parse_args(arguments)
 
 
