@@ -5,7 +5,7 @@ proxies signed requests, and reports load and health to the Serverless engine.
 
 The map, top down; imports point down, and what stands on one line does not know its neighbours::
 
-    cli                     the command line: up, run, bench, engine, status
+    cli  commands           the command line: up, run, bench, engine, status
     bench                   measures a model server by hand
     instance  local_engine  `up`: processes side by side · a Serverless engine on one machine
     worker                  builds every part once, runs them, drains on a signal

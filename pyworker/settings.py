@@ -18,6 +18,7 @@ from pyworker.core.signature import Origin
 DEFAULT_ENGINE: Final = "https://run.vast.ai"
 LOCAL_ENGINE: Final = "http://127.0.0.1:8080"
 LOCAL_WORKSPACE: Final = ".pyworker"
+WORKER_PORT: Final = 3000
 MIN_JOURNAL: Final = 16 * 1024
 MAX_JOURNAL: Final = 2**30
 
@@ -125,7 +126,7 @@ VARIABLES: Final = (
         _urls,
         f"{DEFAULT_ENGINE} ({LOCAL_ENGINE} in local mode)",
     ),
-    Variable("WORKER_PORT", "public port the worker listens on", _port, "3000"),
+    Variable("WORKER_PORT", "public port the worker listens on", _port, str(WORKER_PORT)),
     Variable(
         "WORKER_HTTP_PORT",
         "plain HTTP port for programs on the instance, loopback only",
@@ -271,7 +272,7 @@ class Settings:
         """Read ``environ`` (default: the process'). Raises `SettingsError` that names everything wrong at once."""
         reader = _Reader(os.environ if environ is None else environ)
         local = not reader.has("CONTAINER_ID")
-        port = reader.get("WORKER_PORT", 3000)
+        port = reader.get("WORKER_PORT", WORKER_PORT)
         use_ssl = reader.get("USE_SSL", False)
         public_url = _public_url(reader, local=local, port=port, use_ssl=use_ssl)
         settings = cls(

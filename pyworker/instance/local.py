@@ -25,11 +25,10 @@ from pyworker.instance.ask import AskError, chat
 from pyworker.instance.process import Part
 from pyworker.local_engine.serve import EngineOptions
 from pyworker.server.ports import PortTaken, require_free
-from pyworker.settings import VARIABLES
+from pyworker.settings import VARIABLES, WORKER_PORT
 
 ENDPOINT: Final = EngineOptions().endpoint
 API_KEY: Final = EngineOptions().api_key
-WORKER_PORT: Final = 3000
 PROMPT: Final = "In one sentence, what is a lighthouse for?"
 MAX_TOKENS: Final = 48
 HANDLER_SETTINGS: Final = frozenset({"MODEL_SERVER_URL", "MODEL_SERVER_PORT"})
@@ -37,8 +36,9 @@ READY_TIMEOUT: Final = 300.0
 ANSWER_TIMEOUT: Final = 120.0
 POLL: Final = 0.1
 INTERRUPTED: Final = 130
-_FIGURES: Final = re.compile(r"[\d.]+|\(.*\)")
 """Exit status of a run stopped before it had shown anything, as shells have it for Ctrl-C."""
+
+_FIGURES: Final = re.compile(r"[\d.]+|\(.*\)")
 
 DRAIN: Final = 30.0
 """Seconds the worker may take to finish what runs, on Ctrl-C."""
