@@ -55,7 +55,7 @@ async def test_it_shows_the_whole_system_working_and_ctrl_c_leaves_nothing(tmp_p
         assert left_behind(run, children) == []
         assert "left: everything is reported" in (tmp_path / "worker.log").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "engine", "engine.log", "journal", "lock", "model.log", "perf.json", "worker.log",
+        "engine", "engine.log", "engine_key.pem", "journal", "lock", "model.log", "perf.json", "worker.log",
     ]  # fmt: skip
 
 
