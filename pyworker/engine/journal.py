@@ -160,8 +160,8 @@ class Journal:
 
     # Writing...
 
-    def enter(self, entry: Entry) -> int | None:
-        """A slot for a request in flight; None when the table is full."""
+    def enter(self, entry: Entry, state: int = _IN_FLIGHT) -> int | None:
+        """A slot for a request, in flight unless ``state`` says otherwise; None when the table is full."""
         if self._free:
             slot = self._free.pop()
         elif self._never_used < self.slots:
@@ -169,7 +169,7 @@ class Journal:
             self._never_used += 1
         else:
             return None
-        self._write(slot, entry, _IN_FLIGHT)
+        self._write(slot, entry, state)
         return slot
 
     def end(self, slot: int, entry: Entry) -> None:
@@ -309,8 +309,8 @@ class JournaledLedger(LoudLedger):
         for entry in ends:
             self._journal_free(entry)
 
-    def _journal_enter(self, entry: Entry) -> None:
-        slot = self._journal.enter(entry)
+    def _journal_enter(self, entry: Entry, state: int = _IN_FLIGHT) -> None:
+        slot = self._journal.enter(entry, state)
         if slot is not None:
             self._slot_of[entry] = slot
             return
@@ -320,11 +320,11 @@ class JournaledLedger(LoudLedger):
 
     def _journal_end(self, entry: Entry) -> None:
         slot = self._slot_of.get(entry)
-        if slot is None:  # rejected at the door, or left by a predecessor
-            self._journal_enter(entry)
-            slot = self._slot_of.get(entry)
         if slot is not None:
             self._journal.end(slot, entry)
+        else:  # rejected at the door, or left by a predecessor
+            assert entry.outcome is not None
+            self._journal_enter(entry, _STATES[entry.outcome])
 
     def _journal_free(self, entry: Entry) -> None:
         slot = self._slot_of.pop(entry, None)

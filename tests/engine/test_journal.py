@@ -1,15 +1,19 @@
 """The journal: whatever instant a worker is killed at, its successor delivers what it had not."""
 
+import mmap
 import os
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from pyworker.core.ledger import Entry, Outcome, SessionEntry
+from pyworker.engine import journal
 from pyworker.engine.journal import Journal, JournaledLedger, JournalError, LoudLedger, ledger_at, slots_in
 
 OFFSET = 1_000_000.0
@@ -33,8 +37,23 @@ def killed(folder: Path) -> Path:
     return copy
 
 
+class Watched:
+    """A struct that shows the table after every store; the state byte of a slot is stored by the table itself."""
+
+    def __init__(self, real: struct.Struct, stored: Callable[[mmap.mmap], None]) -> None:
+        self._real = real
+        self._stored = stored
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def pack_into(self, table: mmap.mmap, *values: Any) -> None:
+        self._real.pack_into(table, *values)
+        self._stored(table)
+
+
 class JournalMachine(RuleBasedStateMachine):
-    """Requests come, end and are delivered; after every step a successor of a worker killed then is asked."""
+    """Requests come, end and are delivered; a successor of a worker killed after any step, and any store, is asked."""
 
     entries: Bundle[Entry] = Bundle("entries")
     sessions: Bundle[SessionEntry] = Bundle("sessions")
@@ -43,10 +62,30 @@ class JournalMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.root = tempfile.TemporaryDirectory()
         self.folder = Path(self.root.name) / "work"
+        self.stores: list[bytes] = []
+        self.patch = pytest.MonkeyPatch()
+        machine = self
+
+        class Table(mmap.mmap):
+            def __setitem__(self, at: Any, value: Any) -> None:
+                super().__setitem__(at, value)
+                machine.stored(self)
+
+        self.patch.setattr(mmap, "mmap", Table)
+        for name in ("_SLOT", "_HEAD_LOADS"):
+            watched = Watched(getattr(journal, name), self.stored)
+            self.patch.setattr(journal, name, watched)
         self.ledger = ledger(self.folder)
+        self.stores.clear()
+        self.known: dict[int, Outcome] = {}
+        self.loads = (0.0, 0.0, 0.0)
         self.number = 0
         self.in_flight: list[int] = []
         self.ended: list[tuple[int, Outcome]] = []
+
+    def stored(self, table: mmap.mmap) -> None:
+        if hasattr(self, "ledger") and table is self.ledger._journal._table:  # a successor's is another
+            self.stores.append(table[:])
 
     @rule(target=entries, load=LOADS)
     def enter(self, load: float) -> Entry:
@@ -77,7 +116,9 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(session=sessions, load=LOADS, outcome=ENDS)
     def inside(self, session: SessionEntry, load: float, outcome: Outcome) -> None:
         if session.outcome is None:
-            self.ledger.settle(self.ledger.enter(0, load, 1.0, session=session), outcome, 2.0)
+            entry = self.ledger.enter(0, load, 1.0, session=session)
+            self.a_worker_killed_between_two_stores_knew_each_request_as_before_or_after()
+            self.ledger.settle(entry, outcome, 2.0)
 
     @rule(session=consumes(sessions))
     def close_session(self, session: SessionEntry) -> None:
@@ -96,6 +137,25 @@ class JournalMachine(RuleBasedStateMachine):
         self.ledger.taken(self.ledger.report())
 
     @invariant()
+    def a_worker_killed_between_two_stores_knew_each_request_as_before_or_after(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        before, loads = self.known, self.loads
+        self.known = {**dict.fromkeys(self.in_flight, Outcome.FAILED), **dict(self.ended)}
+        self.loads = self.ledger.undelivered
+        for table in self.stores:
+            left = self.ledger._journal._undelivered(table)
+            found = [(end.request_idx, end.outcome) for end in left.ends]
+
+            assert len(dict(found)) == len(found)
+            assert before.keys() & self.known.keys() <= dict(found).keys()
+            for index, outcome in found:
+                assert outcome in {before.get(index), self.known.get(index)}
+            for now, *known in zip(left.loads, loads, self.loads, strict=True):
+                assert now in known
+        self.stores.clear()
+
+    @invariant()
     def a_successor_delivers_what_was_not(self) -> None:
         if not hasattr(self, "ledger"):
             return
@@ -112,6 +172,7 @@ class JournalMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "root"):
             self.ledger.close()
+            self.patch.undo()
             self.root.cleanup()
 
 
