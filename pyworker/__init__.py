@@ -10,7 +10,7 @@ The map, top down; imports point down, and what stands on one line does not know
     instance  local_engine  `up`: processes side by side · a Serverless engine on one machine
     worker                  builds every part once, runs them, drains on a signal
     console                 what a person looks at: status as JSON, terminal view, admin port
-    server                  what clients talk to: app (routes), tls, guard, refusals, proxy (a request's life), relay (bytes),
+    server                  what clients talk to: app (routes), tls, tls_port, guard, refusals, proxy (a request's life), relay (bytes),
                             sessions
     model  engine           the model server: connection, pool; loading (log_tail, startup, proof, perf, watches)
                             · the engine: client, keys, reporter (and its thread), journal, beacon

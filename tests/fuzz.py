@@ -381,7 +381,8 @@ class Target:
         """The auth_data that a session has been opened with."""
         if create.grant is not None:
             return self._fill(create.grant)
-        auth: bytes = json.dumps(json.loads(self._fill(create.body))["auth_data"]).encode()
+        body = self._fill(create.body).decode(errors="replace")  # a part that nobody looks at may be no UTF-8
+        auth: bytes = json.dumps(json.loads(body)["auth_data"]).encode()
         return auth
 
     def _told(self, connection: socket.socket, data: bytes, *, whole: bool) -> bytes:

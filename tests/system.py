@@ -129,8 +129,8 @@ class Client:
         """POST an envelope (a signed one with the default payload if none is given)."""
         return self.session.post(self.url + route, json=self.envelope() if body is None else body, **options)
 
-    async def status(self, route: str = "/x", body: Any = None) -> int:
-        async with self.post(route, body) as answer:
+    async def status(self, route: str = "/x", body: Any = None, **options: Any) -> int:
+        async with self.post(route, body, **options) as answer:
             await answer.read()
             status: int = answer.status
             return status

@@ -22,6 +22,7 @@ from pyworker.server.ports import PortTaken, holder
 from pyworker.server.proxy import Proxy
 from pyworker.server.refusals import Answer, RefusalLog
 from pyworker.server.routes import Routes
+from pyworker.server.tls_port import TlsPort
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,8 @@ class Listener:
             read_bufsize=READ_AHEAD,
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
-        self._site: web.TCPSite | None = None
+        self._refusals = refusals
+        self._tls: TlsPort | None = None
         self.port = 0
 
     def _request(self, message, payload, protocol, writer, task):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - aiohttp's private types
@@ -194,19 +196,24 @@ class Listener:
         )
 
     async def open(self, host: str | None, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Listen. Raises `PortTaken`, which says who listens there already."""
+        """Listen; under TLS on all addresses. Raises `PortTaken`, which says who listens there already."""
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=1024)
         try:
-            await self._site.start()
+            if tls is None:
+                await web.TCPSite(self._runner, host, port, backlog=1024).start()
+                self.port = self._runner.addresses[0][1]
+            else:
+                self._tls = TlsPort(port, made=self._server, context=tls, refusals=self._refusals)
+                self.port = self._tls.port
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
             raise PortTaken(f"port {port} is taken{await asyncio.to_thread(holder, port)}") from error
-        self.port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
         """Cut what is left."""
+        if self._tls is not None:
+            self._tls.close()
         await self._runner.cleanup()
 
 

@@ -1,11 +1,14 @@
 """TLS on the public port, with certificates made on the fly, asked by openssl and curl."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -14,10 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from pyworker.server import tls
+from pyworker.server import tls, tls_port
+from pyworker.server.app import Listener
+from pyworker.server.ports import PortTaken
+from pyworker.server.refusals import RefusalLog
 from pyworker.server.tls import Certificate, CertificateError, read_pair
 from tests.certificates import make_certificate
-from tests.system import Start, System, eventually
+from tests.system import Start, System, eventually, free_port
 
 
 @pytest.fixture
@@ -153,23 +159,93 @@ async def test_reporting_begins_without_a_certificate_and_serving_once_it_is_the
     assert (await system.status())["certificate"]["problem"] == ""
 
 
-@pytest.mark.parametrize("what", ["plain", "tls"])
-async def test_plain_bytes_on_tls_are_cut_and_count_for_nothing(
-    start: Start, cert: Path, key: Path, caplog: pytest.LogCaptureFixture, what: str
-) -> None:
-    make_certificate(cert, key)
-    system = await start(**secured(cert, key))
+async def said_to(system: System, data: bytes) -> bytes:
+    """What comes back when ``data`` is the first that is said."""
     reader, writer = await asyncio.open_connection("127.0.0.1", system.settings.worker_port)
-    writer.write(
-        b"POST /x HTTP/1.1\r\nHost: x\r\n\r\n" if what == "plain" else b"\x16\x03\x01\xff\xff" + b"x" * 99
-    )
+    writer.write(data)
     async with asyncio.timeout(5):
         told = await reader.read()
     writer.close()
+    return told
 
-    assert b"HTTP" not in told
+
+async def test_plain_bytes_are_told_that_this_is_tls(start: Start, cert: Path, key: Path) -> None:
+    make_certificate(cert, key)
+    system = await start(**secured(cert, key))
+    told = await said_to(system, b"POST /x HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert told.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert json.loads(told.partition(b"\r\n\r\n")[2]) == {"error": "this port speaks TLS: ask for https://"}
+    assert not system.engine.ended
+
+
+async def test_a_handshake_that_is_none_is_cut(
+    start: Start, cert: Path, key: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_certificate(cert, key)
+    system = await start(**secured(cert, key))
+
+    assert b"HTTP" not in await said_to(system, b"\x16\x03\x01\xff\xff" + b"x" * 99)
     assert "Traceback" not in caplog.text
     assert not system.engine.ended
+
+
+@pytest.mark.parametrize("word", [b"", b"\x16\x03\x01"], ids=["silent", "half_a_hello"])
+async def test_who_takes_too_long_to_begin_is_cut(
+    start: Start, cert: Path, key: Path, monkeypatch: pytest.MonkeyPatch, word: bytes
+) -> None:
+    monkeypatch.setattr(tls_port, "HANDSHAKE", 0.2)
+    make_certificate(cert, key)
+    system = await start(**secured(cert, key))
+
+    assert await said_to(system, word) == b""
+
+
+@pytest.mark.parametrize("word", [b"", b"\x16\x03\x01"], ids=["silent", "half_a_hello"])
+async def test_of_those_who_have_not_begun_the_oldest_has_to_go(
+    start: Start, cert: Path, key: Path, monkeypatch: pytest.MonkeyPatch, word: bytes
+) -> None:
+    monkeypatch.setattr(tls_port, "SILENT", 2)
+    monkeypatch.setattr(tls_port, "SHAKING", 2)
+    make_certificate(cert, key)
+    system = await start(**secured(cert, key))
+    held = []
+    for _ in range(3):
+        held.append(await asyncio.open_connection("127.0.0.1", system.settings.worker_port))
+        held[-1][1].write(word)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await held[0][0].read() == b""
+    assert await serial(system)
+    for _, writer in held:
+        writer.close()
+
+
+async def test_both_families_are_listened_on(start: Start, cert: Path, key: Path) -> None:
+    make_certificate(cert, key)
+    system = await start(**secured(cert, key))
+    for host in ("127.0.0.1", "::1"):
+        context = ssl.create_default_context(cafile=str(cert))
+        context.check_hostname = False
+        reader, writer = await asyncio.open_connection(host, system.settings.worker_port, ssl=context)
+        assert await asked_on(reader, writer, system) == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+
+
+async def test_a_taken_port_is_told_under_tls_too(cert: Path, key: Path) -> None:
+    make_certificate(cert, key)
+    certificate = Certificate(cert, key)
+    assert await certificate.look()
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        listener = Listener(nobody, refusals=RefusalLog(), max_body_size=1)
+        with pytest.raises(PortTaken, match=f"port {port} is taken by pid"):
+            await listener.open(None, port, certificate.context())
+        await listener.close()
+
+
+async def nobody(_: web.BaseRequest) -> web.StreamResponse:
+    raise AssertionError
 
 
 # What can be wrong with the files...
