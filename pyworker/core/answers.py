@@ -5,7 +5,7 @@ from typing import Final
 
 from pyworker.core.redact import WINDOW, excerpt
 
-_ERROR: Final = re.compile(rb'^(?:data: ?)?\{\s*"error"\s*:\s*(?!null|"")', re.MULTILINE)
+_ERROR: Final = re.compile(rb'^(?:data: ?)?\{\s*"error"\s*:(?!\s*(?:null|""))', re.MULTILINE)
 
 
 def error_inside(content: bytes) -> str:

@@ -148,7 +148,7 @@ class Direct:
             self._places.give_back(place, Outcome.FAILED)
             client.served(keep_alive=False)
         else:
-            self._places.give_back(place, outcome_of(exchange.status, place.handler))
+            self._places.give_back(place, outcome_of(exchange.status, place.handler, exchange.error_inside))
             client.served(keep_alive=exchange.keep_alive)
 
     def cut(self) -> None:

@@ -84,8 +84,9 @@ class Exchange(Relay):
 class Sent(web.StreamResponse):
     """An answer that is on the wire already: aiohttp has only to go on with the next request, or close."""
 
-    def __init__(self, status: int, *, keep_alive: bool) -> None:
+    def __init__(self, status: int, *, keep_alive: bool, error_inside: str = "") -> None:
         super().__init__(status=status)
+        self.error_inside = error_inside
         self._stays = keep_alive
 
     @property
@@ -139,7 +140,7 @@ async def relayed(request: web.BaseRequest, model: ModelServer, asked: Asked) ->
         raise exchange.broken
     if client.writing_paused:  # a client that asks on and on without reading
         await request.writer.drain()
-    return Sent(exchange.status, keep_alive=exchange.keep_alive)
+    return Sent(exchange.status, keep_alive=exchange.keep_alive, error_inside=exchange.error_inside)
 
 
 def _set(done: "asyncio.Future[None]", _: Relay) -> None:

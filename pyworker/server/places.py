@@ -144,8 +144,14 @@ class Places:
         }
 
 
-def outcome_of(status: int, handler: Handler) -> Outcome:
-    """A model server's 4xx is a success, as it did its work, unless the handler says otherwise."""
+def outcome_of(status: int, handler: Handler, error_inside: str = "") -> Outcome:
+    """A model server's 4xx is a success, as it did its work, unless the handler says otherwise.
+
+    A stream that ends with an error is none, whatever its status was.
+    """
+    if error_inside:
+        log.warning("answer tells of an error: route=%s why=%s", handler.route, error_inside)
+        return Outcome.FAILED
     failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in handler.error_statuses
     return Outcome.FAILED if failed else Outcome.SERVED
 

@@ -172,7 +172,7 @@ class Proxy:
             may_switch=switches,
         )
         sent = await relayed(request, self._model, asked)
-        place.entry.outcome = outcome_of(sent.status, handler)
+        place.entry.outcome = outcome_of(sent.status, handler, sent.error_inside)
         return sent
 
     async def _asked(self, request: web.Request, job: Job) -> tuple[list[Header], bytes | Upload]:

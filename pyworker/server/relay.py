@@ -9,6 +9,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
+from pyworker.core.answers import error_inside
 from pyworker.core.errors import AnswerBroken, AnswerTimeout, ModelTimeout, ModelUnreachable, Refusal
 from pyworker.core.heads import Head
 from pyworker.model.answer import as_refusal
@@ -18,6 +19,9 @@ from pyworker.server.headers import head_for_client
 READ_WHOLE: Final = 64 * 1024
 """An answer whose Content-Length is at most this is read before its head goes out (protocol.md section 1: the
 official client retries an answer that breaks off in mid-body at once and for ever, but backs off from a 502)."""
+
+LOOKED_AT: Final = 8 * 1024
+"""Bytes at the end of a stream in which an error is looked for."""
 
 READ_PAUSE: Final = 300.0
 """Seconds a client may go without reading while the model server waits for it: then it counts as gone."""
@@ -31,7 +35,7 @@ class Relay:
     """
 
     __slots__ = (
-        "_head_bytes", "_held", "_http11", "_last_chunk", "_loop", "_on_end", "_on_switch", "_reading", "_transport",
+        "_before_last", "_head_bytes", "_held", "_http11", "_last", "_last_chunk", "_loop", "_on_end", "_on_switch", "_reading", "_transport",
         "broken", "client_left", "connection", "keep_alive", "over", "refusal", "status", "switched",
     )  # fmt: skip
 
@@ -64,6 +68,7 @@ class Relay:
         self._held: list[bytes] | None = None
         self._head_bytes = b""
         self._last_chunk = False
+        self._before_last = self._last = b""
         self._reading: asyncio.TimerHandle | None = None
 
     # What the model server's connection says...
@@ -89,6 +94,7 @@ class Relay:
         if self._held is not None:
             self._held.append(data)
             return
+        self._before_last, self._last = self._last, data
         if self._head_bytes:  # the head travels with the first piece, in one packet
             data, self._head_bytes = self._head_bytes + data, b""
         self._transport.write(data)
@@ -119,6 +125,16 @@ class Relay:
             self._transport.close()
         else:
             self._transport.abort()
+
+    @property
+    def error_inside(self) -> str:
+        """What the end of a stream tells of an error, though its status was 200; empty where it tells of none.
+
+        The last two pieces are looked at: some servers send a mark of the end after the error.
+        """
+        if self.status != HTTPStatus.OK or not self._last_chunk:
+            return ""
+        return error_inside((self._before_last + self._last)[-LOOKED_AT:])
 
     # What the client's connection says...
 

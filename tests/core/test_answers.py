@@ -26,11 +26,12 @@ def test_an_error_inside_is_told(content: bytes) -> None:
     [
         b'{"id":"x","error":null,"output":[]}',
         b'{"error":null,"result":1}',
+        b'data: {"error": null, "done": true}\n\n',
         b'{"error":"","result":1}',
         b'data: {"choices":[{"delta":{"content":"{\\"error\\":1}"}}]}\n\n',
         b"",
     ],
-    ids=["openai_responses", "null", "empty", "quoted_by_the_model", "nothing"],
+    ids=["openai_responses", "null", "spaced_null", "empty", "quoted_by_the_model", "nothing"],
 )
 def test_what_is_no_error_is_not_taken_for_one(content: bytes) -> None:
     assert error_inside(content) == ""

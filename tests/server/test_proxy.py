@@ -241,6 +241,49 @@ async def test_the_model_server_s_5xx_is_an_error(start: Start) -> None:
     assert (end["status"], end["success"]) == ("Error", False)
 
 
+GOOD_PIECE = b'data: {"choices": [{"text": "hi"}]}\n\n'
+BAD_PIECE = b'data: {"error": {"code": 500, "message": "the core died", "api_key": "veryprivate"}}\n\n'
+
+
+@pytest.mark.parametrize("way", ["direct", "by_header"])
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        ([GOOD_PIECE, BAD_PIECE], "Error"),
+        ([GOOD_PIECE, BAD_PIECE, b"data: [DONE]\n\n"], "Error"),
+        ([GOOD_PIECE + BAD_PIECE + b"data: [DONE]\n\n"], "Error"),
+        ([BAD_PIECE, GOOD_PIECE, GOOD_PIECE, b"data: [DONE]\n\n"], "Success"),
+        ([GOOD_PIECE, b'data: {"error": null, "done": true}\n\n'], "Success"),
+    ],
+    ids=["llama_cpp", "vllm", "in_one", "gone_on_after", "null"],
+)
+async def test_a_stream_that_ends_with_an_error_is_an_error(
+    start: Start, pieces: list[bytes], status: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def respond(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(0.02)  # each is read by itself
+        return response
+
+    system = await start()
+    system.model.respond = respond
+    url, auth = system.client.url + "/x", system.client.auth()
+    headers = {"X-Auth-Data": base64.b64encode(json.dumps(auth).encode()).decode()}
+    body = {"auth_data": auth, "payload": PAYLOAD}
+    options: dict[str, Any] = {"json": body} if way == "direct" else {"headers": headers, "json": PAYLOAD}
+    async with system.session.post(url, **options) as answer:
+        assert answer.status == 200
+        assert await answer.read() == b"".join(pieces)
+    [end] = await system.until_settled(1)
+
+    assert end["status"] == status
+    assert ("answer tells of an error: route=/x why=data: " in caplog.text) == (status == "Error")
+    assert "veryprivate" not in caplog.text
+
+
 async def test_a_handler_may_call_a_4xx_an_error(start: Start, model: Model) -> None:
     async def respond(_: web.Request) -> web.StreamResponse:
         return web.Response(status=424)
