@@ -95,6 +95,16 @@ async def test_figures_leave_at_most_once_a_second() -> None:
         assert min(gaps) > 0.9
 
 
+async def test_while_nothing_changes_only_the_heart_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyworker.engine.reporter.HEARTBEAT", 0.4)
+    monkeypatch.setattr("pyworker.engine.reporter.LEAST_PAUSE", 0.05)
+    async with engine_up() as engine, reporting(engine.url) as _:
+        await eventually(lambda: len(engine.at) == 4)
+        gaps = [later - earlier for earlier, later in zip(engine.at, engine.at[1:], strict=False)]
+
+    assert all(0.35 < gap < 0.8 for gap in gaps), gaps
+
+
 async def test_every_end_is_told_once_in_order_with_unix_times() -> None:
     async with engine_up() as engine, reporting(engine.url) as rig:
         for number in range(2500):  # more than a batch
