@@ -148,6 +148,7 @@ class Running:
         self._leaving = leaving
         self._settings = settings
         self._left = False
+        self._port_is_open = asyncio.Event()
         self.lifecycle = Lifecycle(now)
         self.ledger = ledger
         self.verifier = Verifier(own_url=settings.public_url, allowed_urls=settings.allowed_urls)
@@ -261,6 +262,7 @@ class Running:
             loaded_patterns=loaded,
             context=config.lifecycle,
             key_is_here=self.key.here,
+            port_is_open=self._port_is_open,
             key_missing=lambda: self.key.missing,
             gauges=InstanceGauges([Path("/"), settings.workspace]),
             model_size=size * 1e9 if size else None,
@@ -313,6 +315,7 @@ class Running:
             if not stop.is_set():
                 await self.public.open(None, settings.worker_port, tls)
                 Worker.listened = True
+                self._port_is_open.set()
                 admin = f"http://127.0.0.1:{self.admin.port}"
                 log.info(
                     "listening: port=%d admin=%s public=%s", self.public.port, admin, settings.public_url

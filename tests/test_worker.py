@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,6 +21,8 @@ from aiohttp import web
 
 from pyworker.core.wire import WorkerStatus
 from pyworker.engine.client import EngineClient
+from pyworker.server import tls
+from pyworker.server.tls import read_pair
 from tests.certificates import make_certificate
 from tests.engine.scripted_engine import Engine, engine_up
 from tests.processes import WORKER_FILE, environment, run, started
@@ -108,6 +111,31 @@ async def test_tls_is_served_once_the_certificate_is_there_and_its_absence_is_re
     trusting = ssl.create_default_context(cafile=str(cert))
     assert system.client.url.startswith("https://")
     async with system.client.post(ssl=trusting) as answer:
+        assert answer.status == 200
+
+
+async def test_the_engine_sends_nobody_before_the_port_is_open(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long reading the certificate takes."""
+    cert, key = tmp_path / "instance.crt", tmp_path / "instance.key"
+    make_certificate(cert, key)
+    let_go = threading.Event()
+
+    def slowly(*pair: Path) -> tls.Pair:
+        let_go.wait(10)
+        return read_pair(*pair)
+
+    monkeypatch.setattr(tls, "read_pair", slowly)
+    system = await start(ready=False, USE_SSL="true", SSL_CERT_FILE=str(cert), SSL_KEY_FILE=str(key))
+    await system.until_state("confirming")
+    await eventually(lambda: len(system.engine.reports) > 1)
+
+    assert {report.loadtime for report in system.engine.reports} == {0.0}
+
+    let_go.set()
+    await system.until_state("ready")
+    async with system.client.post(ssl=ssl.create_default_context(cafile=str(cert))) as answer:
         assert answer.status == 200
 
 

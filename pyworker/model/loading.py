@@ -51,6 +51,7 @@ class Loading:
         loaded_patterns: Sequence[str],
         context: AbstractAsyncContextManager[Any] | None,
         key_is_here: asyncio.Event,
+        port_is_open: asyncio.Event,
         key_missing: Callable[[], str],
         gauges: Gauges,
         model_size: float | None,
@@ -82,6 +83,7 @@ class Loading:
             waits_for_hint=log_path is not None or context is not None,
             context=context,
             key_is_here=key_is_here,
+            port_is_open=port_is_open,
         )
         self.tail = LogTail(log_path, scanner=scanner, on_event=self.startup.log_event) if log_path else None
         self.load_watch = LoadWatch(

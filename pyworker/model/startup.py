@@ -49,6 +49,7 @@ class Startup:
         waits_for_hint: bool,
         context: AbstractAsyncContextManager[Any] | None,
         key_is_here: asyncio.Event,
+        port_is_open: asyncio.Event,
     ) -> None:
         self._lifecycle = lifecycle
         self._announce = announce
@@ -58,6 +59,7 @@ class Startup:
         self._waits_for_hint = waits_for_hint
         self._context = context
         self._key_is_here = key_is_here
+        self._port_is_open = port_is_open
         self._hint = asyncio.Event()
         self._hinted = False
         self._free = asyncio.Event()
@@ -210,6 +212,7 @@ class Startup:
         self._lifecycle.measured(perf, time.monotonic())
         self._tell(before)
         await self._key_is_here.wait()
+        await self._port_is_open.wait()  # who is sent here as soon as the engine knows must find it open
         if self._health is not None:
             await self._health.healthy.wait()
         self._handle(Event.CONFIRMED)
