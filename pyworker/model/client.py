@@ -1,22 +1,27 @@
 """The model server's answer as a real ``aiohttp.ClientResponse``: what ``response_generator`` hooks are promised."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from pyworker.core.clocks import Clocks
 from pyworker.core.errors import ModelTimeout, ModelUnreachable, Refusal
 from pyworker.core.heads import Header
+from pyworker.model.pool import ModelServer
 from pyworker.model.upload import Upload
 
 
 class HookClient:
-    """An aiohttp client towards the model server at ``url``, made when the first hook needs it."""
+    """An aiohttp client towards ``model``, made when the first hook needs it."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, model: ModelServer) -> None:
+        self._model = model
+        self._url = model.url
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
@@ -51,7 +56,7 @@ class HookClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=_Connector(self._model.heard),
                 cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
                 skip_auto_headers=(
                     "User-Agent",
@@ -64,6 +69,27 @@ class HookClient:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells ``heard`` of every piece of a body that arrives."""
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        super().__init__(limit=0)
+        self._factory = cast("partial[ResponseHandler]", partial(_Connection, heard, loop=self._loop))
+
+
+class _Connection(ResponseHandler):
+    def __init__(self, heard: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._heard = heard
+
+    def data_received(self, data: bytes) -> None:
+        if (
+            self._payload is not None
+        ):  # the head has come before: a server that is frozen may still send heads
+            self._heard()
+        super().data_received(data)
 
 
 async def _pieces(upload: Upload) -> AsyncIterator[bytes]:

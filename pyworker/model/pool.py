@@ -48,6 +48,10 @@ class ModelServer:
         known = [one.flowed_at for one in self._open]
         return max((at for at in (*known, self._last_byte_at) if at is not None), default=None)
 
+    def heard(self) -> None:
+        """A piece of a body has arrived on a connection that is none of these."""
+        self._last_byte_at = asyncio.get_running_loop().time()
+
     def _remember_life(self, connection: Connection) -> None:
         """Before a connection forgets: with the next request, or because it is gone."""
         flowed = connection.flowed_at

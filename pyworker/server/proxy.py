@@ -56,7 +56,7 @@ class Proxy:
         self._door = door
         self.places = places
         self._model = model
-        self._hooks = HookClient(model.url) if model is not None else None
+        self._hooks = HookClient(model) if model is not None else None
         self.direct: Direct | None = None
         if model is not None:
             self.direct = Direct(door=door, places=places, lifecycle=lifecycle, model=model)

@@ -22,6 +22,7 @@ class Engine:
     ends: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
+    largest_batch: int = 0
     drops: bool = False
     hangs: bool = False
     key: str = "no key"
@@ -44,7 +45,9 @@ class Engine:
             self.statuses.append(json.loads(body))
             self.at.append(time.monotonic())
         elif request.path == "/delete_requests/":
-            self.ends += json.loads(body)["requests"]
+            batch = json.loads(body)["requests"]
+            self.largest_batch = max(self.largest_batch, len(batch))
+            self.ends += batch
         return web.Response(text=self.key)
 
     def sum(self, name: str) -> float:

@@ -112,6 +112,7 @@ async def test_every_end_is_told_once_in_order_with_unix_times() -> None:
         rig.ledger.reject(9999, 1.0, time.monotonic())
         await eventually(lambda: len(engine.ends) == 2501)
 
+        assert engine.largest_batch == 1000
         assert [*range(2500), 9999] == [end["request_idx"] for end in engine.ends]
         assert abs(engine.ends[0]["work_completed_at"] - 1000.0 - time.monotonic()) < 10
         assert engine.ends[-1]["work_started_at"] == 0.0

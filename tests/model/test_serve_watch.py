@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -61,7 +62,16 @@ async def test_a_frozen_server_is_errored_though_healthy_and_its_recovery_is_rep
         assert [await one for one in waiting] == [200, 200, 200]
 
 
-async def test_bytes_on_any_request_are_life(start: Start, model: Model) -> None:
+async def through_a_hook(request: web.Request, answer: Any) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    async for piece in answer.content.iter_any():
+        await response.write(piece)
+    return response
+
+
+@pytest.mark.parametrize("hook", [None, through_a_hook], ids=["relayed", "through_a_hook"])
+async def test_bytes_on_any_request_are_life(start: Start, model: Model, hook: Any) -> None:
     silent = asyncio.Event()
 
     async def respond(request: web.Request) -> web.StreamResponse:
@@ -75,7 +85,8 @@ async def test_bytes_on_any_request_are_life(start: Start, model: Model) -> None
         return response
 
     model.respond = respond
-    system = await start(config_for(model, handler(**PARALLEL)), SERVE_STALL_TIMEOUT="0.3")
+    config = config_for(model, handler(response_generator=hook, **PARALLEL))
+    system = await start(config, SERVE_STALL_TIMEOUT="0.3")
     heard = len(model.heard)
     async with asyncio.TaskGroup() as group:
         slow = group.create_task(system.client.status("/x", system.client.envelope({"slow": 1})))
