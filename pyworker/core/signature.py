@@ -23,6 +23,10 @@ from pyworker.core.wire import signed_message
 REMEMBERED: Final = 1024
 """Verified pairs kept. An honest engine makes one per URL of ours and key, so a handful is used."""
 
+MAX_URL: Final = 2048
+MAX_SIGNATURE: Final = 2048
+"""Characters of what an engine may sign, and of what it signs it with: more is not even looked at."""
+
 URL_SHOWN: Final = 200
 """Characters of a client's URL that are repeated to it."""
 
@@ -95,6 +99,8 @@ class Verifier:
         """
         if (url, signature) in self._verified:
             return
+        if len(url) > MAX_URL or len(signature) > MAX_SIGNATURE:
+            raise BadSignature("bad signature: the grant's url or signature is too long to be one")
         raw = _decoded(signature)
         if not self._is_ours(url):
             if self._vouched(url, raw):

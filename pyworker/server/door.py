@@ -4,6 +4,7 @@ Nothing but size and time limits runs before the signature holds, and nothing is
 move a figure. From then on whatever is refused is told to the engine.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -78,13 +79,20 @@ class Door:
 
     # Reading and verifying: nothing is counted yet...
 
-    async def read(self, request: web.Request) -> Envelope:
-        """The envelope of a request whose signature holds, with its payload. Raises `Refusal`."""
+    async def read(self, request: web.Request, route: str) -> Envelope:
+        """The envelope of a request to ``route`` whose signature holds, with its payload. Raises `Refusal`."""
         header = request.headers.get(GRANT_HEADER)
         if header is None:
             return await self._envelope(request)
         envelope = await self._granted(request, header)
-        envelope.payload = await self.body(request)
+        try:
+            envelope.payload = await self.body(request)
+        except Refusal:
+            self._ledger.reject(envelope.request_idx(), envelope.cost(), time.monotonic(), route=route)
+            raise
+        except asyncio.CancelledError:
+            self._left(envelope.request_idx(), envelope.cost(), route)
+            raise
         return envelope
 
     async def _envelope(self, request: web.Request) -> Envelope:
@@ -142,6 +150,10 @@ class Door:
         except Refusal as refusal:
             self.refuse(refusal, index, load, handler, session)
             raise
+        except asyncio.CancelledError:
+            if session is None:
+                self._left(index, load, handler.route)
+            raise
         return Job(handler, work, index, path, session, by_header=header is not None)
 
     def _session_of(self, envelope: Envelope) -> Session | None:
@@ -185,6 +197,12 @@ class Door:
             self._ledger.reject(index if session is None else None, load, now, route=handler.route)
         elif session is None and index is not None:
             self._ledger.settle(self._ledger.enter(index, 0.0, now, route=handler.route), Outcome.FAILED, now)
+
+    def _left(self, index: int | None, load: float, route: str) -> None:
+        """Count a request whose client left before it could be worked on."""
+        if index is not None:
+            now = time.monotonic()
+            self._ledger.settle(self._ledger.enter(index, load, now, route=route), Outcome.CANCELLED, now)
 
     def require_ready(self) -> None:
         """Raises `NotReady`, with the reason, unless the worker is ready."""

@@ -84,7 +84,7 @@ class SessionRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         """``POST /session/create``: a signed envelope."""
-        envelope = await self._door.read(request)
+        envelope = await self._door.read(request, "/session/create")
         try:
             grant = envelope.grant(signed=self._door.signed)
             assert envelope.payload is not None

@@ -83,6 +83,18 @@ def test_only_what_another_key_may_have_signed_is_worth_asking_for_it() -> None:
         assert not isinstance(refusal.value, NotByThisKey)
 
 
+@pytest.mark.parametrize(("url", "signature"), [(OWN + "/" + "x" * 2**20, sign(OWN)), (OWN, "A" * 2**20)])
+def test_what_is_too_long_to_be_a_grant_costs_no_look_at_it(
+    url: str, signature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = verifier("*")
+    monkeypatch.setattr(check, "_vouched", None)
+    with pytest.raises(BadSignature, match="too long") as refusal:
+        check.check(url, signature)
+
+    assert len(refusal.value.reason) < 200
+
+
 def test_a_url_of_another_worker_is_noted_only_if_the_engine_signed_it() -> None:
     check = verifier()
     for key, noted in ((OTHER_KEY, ""), (KEY, "http://x")):

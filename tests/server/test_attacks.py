@@ -393,3 +393,39 @@ async def test_a_body_that_only_announces_itself_takes_no_memory(start: Start) -
     status, told = await answered(system, HEAD + b"Content-Length: 4611686018427387904\r\n\r\n{")
 
     assert (status, list(told)) == (413, ["error"])
+
+
+# What has a grant ends in the books, whatever becomes of it...
+
+
+@pytest.mark.parametrize("route", ["/x", "/session/create"])
+@pytest.mark.parametrize(
+    ("sent", "ends"),
+    [
+        (b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n{", "Cancelled"),
+        (b"Content-Length: 4611686018427387904\r\n\r\n{", "Rejected"),
+        (b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", "Rejected"),
+        (b"Content-Length: 5\r\n\r\n{null", "Rejected"),
+    ],
+    ids=["leaves", "too_large", "compressed", "no_json"],
+)
+async def test_a_grant_in_a_header_whose_body_does_not_come_well_ends_all_the_same(
+    start: Start, model: Model, route: str, sent: bytes, ends: str
+) -> None:
+    system = await start(config_for(model, handler(request_parser=dict)))
+    grant = base64.b64encode(json.dumps(system.client.auth()).encode())
+    head = HEAD.replace(b"/x", route.encode()) + b"X-Auth-Data: %b\r\n" % grant
+    reader, writer = await asyncio.open_connection("127.0.0.1", system.settings.worker_port)
+    writer.write(head + sent)
+    if ends == "Rejected":
+        async with asyncio.timeout(5):
+            assert (await read_answer(reader))[0] in {400, 413, 415, 422}
+    else:
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.close()
+    [end] = await system.until_settled(1)
+
+    assert (end["status"], end["request_idx"]) == (ends, 1001)
+    requests = (await system.status())["requests"]
+    assert requests["in_flight"]["count"] == 0
+    assert requests[ends.lower()]["count"] == 1
