@@ -5,6 +5,7 @@ line cut out.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import itemgetter
@@ -19,10 +20,14 @@ MAX_LINE: Final = 64 * 1024
 OVERLAP: Final = 1024
 """Bytes of such a piece that are searched again with the next one: a pattern may lie across the cut."""
 
-MOST_CODES: Final = 16
-"""Colour codes that are taken out one by one, each in a single pass; logs use a handful."""
+_ANSI: Final = re.compile(rb"\x1b\[[0-9;]*+[@-~]|\x1b(?:\[[0-?]*+[ -/]*+[@-~]|[()][0-9A-Z])")
+"""Codes of a terminal. The first half is all that colours need, and a tenth faster than the second."""
 
-_ANSI: Final = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][0-9A-Z])")
+_COLOURED: Final = re.compile(rb"\x1b\[[0-9;]*m[^\x1b\n]{0,48}\x1b\[[0-9;]*m")
+SAMPLE: Final = 16 * 1024
+MOST_WORDS: Final = 4
+OFTEN: Final = 16
+"""Times a coloured word has to be in the first `SAMPLE` bytes of a block to be worth a pass of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +102,12 @@ class LineScanner:
 
 
 def _plain(text: bytes) -> bytes:
-    """Without colours: the few codes that a log uses are replaced one by one, which is faster than by the pattern."""
-    for _ in range(MOST_CODES):
-        code = _ANSI.search(text)
-        if code is None:
-            return text
-        text = b"".join(text.split(code[0]))  # a third faster than replace
-    return _ANSI.sub(b"", text)
+    """Without colours. What is coloured is most often one and the same word: then both of its codes go in one step."""
+    coloured = Counter(_COLOURED.findall(text, 0, SAMPLE))
+    for word, times in coloured.most_common(MOST_WORDS):
+        if times >= OFTEN:
+            text = b"".join(_ANSI.split(word)).join(text.split(word))
+    return b"".join(_ANSI.split(text)) if b"\x1b" in text else text  # a tenth faster than sub
 
 
 def _excerpt(text: bytes, start: int, at: int, length: int) -> str:

@@ -161,6 +161,18 @@ def test_the_part_that_matters_does_not_begin_within_a_secret() -> None:
     assert "secretsecret" not in event.line
 
 
+CODES = st.sampled_from(["\x1b[32m", "\x1b[0m", "\x1b[1;36m", "\x1b[m", "\x1b[2K", "\x1b[?25l", "\x1b(B", ""])
+WORDS = st.sampled_from(["INFO", " ", "model", " loaded", "Error", ":", "\n", "ready in 5 s", "x"])
+
+
+@given(st.lists(st.tuples(CODES, WORDS, CODES), max_size=12), st.sampled_from([1, 40]))
+def test_colours_change_nothing(pieces: list[tuple[str, str, str]], times: int) -> None:
+    coloured = "".join(before + word + after for before, word, after in pieces) * times + "\n"
+    plain = "".join(word for _, word, _ in pieces) * times + "\n"
+
+    assert scanner().feed(coloured.encode()) == scanner().feed(plain.encode())
+
+
 def test_more_colours_than_anyone_uses() -> None:
     text = b"".join(b"\x1b[%dm%c" % (30 + number, letter) for number, letter in enumerate(b"model loaded"))
     text += b"".join(b"\x1b[%dm" % number for number in range(100, 120)) + b"\x1b(B\n"
