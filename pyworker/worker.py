@@ -17,6 +17,7 @@ import uvloop
 from pyworker.allocator import keep_buffers
 from pyworker.config import WorkerConfig
 from pyworker.console.admin import Admin
+from pyworker.console.events import Feed
 from pyworker.console.status import Parts, status
 from pyworker.core.ledger import Ledger
 from pyworker.core.lifecycle import Event, Lifecycle
@@ -207,7 +208,11 @@ class Running:
             certificate=self.certificate,
             model_url=self.model.url if self.model else "none: remote functions",
         )
-        pages = Admin(partial(status, parts), update_file=settings.force_update_file)
+        pages = Admin(
+            partial(status, parts),
+            events=lambda: Feed(parts).stream(),
+            update_file=settings.force_update_file,
+        )
         refusals = RefusalLog()
         app = App(
             self.proxy,

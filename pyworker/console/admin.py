@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,20 @@ log = logging.getLogger(__name__)
 
 
 class Admin:
-    """``/pyworker/status`` the whole picture, ``/readyz`` 200 or 503, ``/healthz`` 200 while the process lives.
+    """``/pyworker/status`` the whole picture, ``/pyworker/events`` what happens, as it happens; ``/readyz`` 200 or 503, ``/healthz`` 200 while the process lives.
 
     ``POST /pyworker/update`` leaves ``update_file`` for the start script.
     """
 
-    def __init__(self, status: Callable[[], dict[str, Any]], *, update_file: Path) -> None:
+    def __init__(
+        self,
+        status: Callable[[], dict[str, Any]],
+        *,
+        events: Callable[[], AsyncIterator[bytes]],
+        update_file: Path,
+    ) -> None:
         self._status = status
+        self._events = events
         self._update_file = update_file
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -29,11 +36,14 @@ class Admin:
         if request.path == "/pyworker/update":
             _require(request, "POST")
             return await self._update()
+        if request.path == "/pyworker/events":
+            _require(request, "GET")
+            return await self._stream(request)
         if request.path in {"/", "/pyworker/status", "/healthz", "/readyz"}:
             _require(request, "GET", "HEAD")
             return self._page(request.path)
         raise NoSuchRoute(
-            "no such page; there are /pyworker/status, /readyz, /healthz and POST /pyworker/update"
+            "no such page; there are /pyworker/status, /pyworker/events, /readyz, /healthz and POST /pyworker/update"
         )
 
     def _page(self, path: str) -> web.Response:
@@ -44,6 +54,14 @@ class Admin:
             ready = picture["state"] == "ready"
             return _json({"ready": ready, "why": picture["why"]}, 200 if ready else 503)
         return _json(picture)
+
+    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        async for event in self._events():
+            await response.write(event)
+        return response
 
     async def _update(self) -> web.Response:
         try:

@@ -154,18 +154,18 @@ def _benchmark(perf: Perf) -> dict[str, Any] | None:
 def _progress(watch: LoadWatch, started_at: float) -> dict[str, Any]:
     """Stages with the seconds after the start at which they began, how far the present one is, and what was told of it."""
     return {
-        **_picture(watch.progress.picture()),
+        **progress_picture(watch.progress.picture()),
         "stages": [
             {"stage": leg.stage.value, "at": round(leg.since - started_at, 3)} for leg in watch.progress.legs
         ],
         "events": [
-            {"at": round(event.at - started_at, 3), "event": "progress", **_picture(event.picture)}
+            {"at": round(event.at - started_at, 3), "event": "progress", **progress_picture(event.picture)}
             for event in watch.events
         ],
     }
 
 
-def _picture(picture: Picture) -> dict[str, Any]:
+def progress_picture(picture: Picture) -> dict[str, Any]:
     return {
         "stage": picture.stage.value,
         "words": picture.words(),

@@ -286,6 +286,18 @@ def test_a_session_counts_once_and_its_requests_use_it_up() -> None:
     assert [1] == [entry.request_idx for entry in ledger.ends(10)]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.REJECTED])
+def test_what_was_not_worked_on_inside_of_a_session_is_given_back(outcome: Outcome) -> None:
+    ledger = Ledger()
+    session = ledger.open_session(1, 10.0, 0.0)
+    ledger.settle(ledger.enter(2, 30.0, 1.0, session=session), outcome, 2.0)
+    ledger.close_session(session, 3.0)
+    report = ledger.report()
+
+    assert (report.new_load, report.served_load) == (10.0, 10.0)
+    assert ledger.ended[Outcome.FAILED].load == 0.0
+
+
 def test_what_a_predecessor_left_is_told_first() -> None:
     ledger = Ledger()
     ledger.settle(ledger.enter(2, 10.0, 0.0), Outcome.SERVED, 1.0)
