@@ -9,7 +9,7 @@ The map, top down; imports point down, and what stands on one line does not know
     bench                   measures a model server by hand
     instance  local_engine  `up`: processes side by side · a Serverless engine on one machine
     worker                  builds every part once, runs them, drains on a signal
-    console                 what a person looks at: status as JSON, terminal view, admin port
+    console                 what a person looks at: status as JSON, metrics, terminal view, admin port
     server                  what clients talk to: app (routes), tls, tls_port, guard, refusals, proxy (a request's life), relay (bytes),
                             sessions
     model  engine           the model server: connection, pool; loading (log_tail, startup, proof, perf, watches)
@@ -19,7 +19,7 @@ The map, top down; imports point down, and what stands on one line does not know
     config settings logs files  what an author writes · what the instance says · log lines · small files
     exit  fence  allocator      the end of the process, whatever an author's code does · a fence around an author's
                             functions · how buffers are kept
-    core                    decides; no await, clock, log, socket: wire, signature, ledger, admission, sessions,
+    core                    decides; no await, clock, log, socket: wire, signature, ledger, traffic, admission, sessions,
                             lifecycle, log_lines, progress, liveness, benchmark, drift, reckoning, redact, verdict, errors
 
 Public names are what handlers and ``worker.py`` files use.

@@ -18,6 +18,7 @@ from pyworker.allocator import keep_buffers
 from pyworker.config import WorkerConfig
 from pyworker.console.admin import Admin
 from pyworker.console.events import Feed
+from pyworker.console.scrape import Scrape
 from pyworker.console.status import Parts, status
 from pyworker.core.ledger import Ledger
 from pyworker.core.lifecycle import Event, Lifecycle
@@ -182,6 +183,7 @@ class Running:
             handlers, longest=settings.max_queue_length, ledger=self.ledger, lifecycle=self.lifecycle
         )
         self.proxy = Proxy(door=self.door, places=self.places, lifecycle=self.lifecycle, model=self.model)
+        self._gauges = InstanceGauges([Path("/"), settings.workspace])
         self.health = _health(config, settings, handlers, self.model)
         self.loading = self._loading(config, handlers, self.health)
         self.door.why_not_ready = self.loading.line
@@ -195,22 +197,16 @@ class Running:
             client=session,
             unix_offset=unix_offset,
         )
-        parts = Parts(
-            settings=settings,
-            lifecycle=self.lifecycle,
-            ledger=self.ledger,
-            places=self.places,
-            loading=self.loading,
-            reporter=self.reporter,
-            watch=self.watch,
-            handlers=handlers,
-            verifier=self.verifier,
-            certificate=self.certificate,
-            model_url=self.model.url if self.model else "none: remote functions",
-        )
+        self.public, self.plain, self.admin = self._listeners(handlers)
+
+    def _listeners(self, handlers: Sequence[Handler]) -> tuple[Listener, Listener, Listener]:
+        """The public port, the plain one for `/session/end`, and the admin port."""
+        settings = self._settings
+        parts = self._parts(handlers)
         pages = Admin(
             partial(status, parts),
             events=lambda: Feed(parts).stream(),
+            metrics=Scrape(parts, self._gauges).scrape,
             update_file=settings.force_update_file,
         )
         refusals = RefusalLog()
@@ -221,7 +217,7 @@ class Running:
             extra=self._routes(),
             owner=WithToken(pages.answer, settings.master_token).answer,
         )
-        self.public = Listener(
+        public = Listener(
             app.answer,
             refusals=refusals,
             shortcut=app,
@@ -229,11 +225,31 @@ class Running:
             max_connections=settings.max_connections or raise_file_limit(),
         )
         end = App(self.proxy, (), refusals, extra={("POST", "/session/end"): self.sessions.end})
-        self.plain = Listener(
+        plain = Listener(
             LocalOnly(end.answer, refusals).answer, refusals=refusals, max_body_size=MAX_LOCAL_BODY
         )
-        self.admin = Listener(
+        admin = Listener(
             LocalOnly(pages.answer, refusals).answer, refusals=refusals, max_body_size=MAX_LOCAL_BODY
+        )
+        return public, plain, admin
+
+    def _parts(self, handlers: Sequence[Handler]) -> Parts:
+        """What status and metrics are read from."""
+        return Parts(
+            settings=self._settings,
+            lifecycle=self.lifecycle,
+            ledger=self.ledger,
+            places=self.places,
+            loading=self.loading,
+            reporter=self.reporter,
+            watch=self.watch,
+            handlers=handlers,
+            verifier=self.verifier,
+            certificate=self.certificate,
+            model_url=self.model.url if self.model else "none: remote functions",
+            model=self.model,
+            sessions=self._sessions,
+            clients=lambda: self.public.open_connections,
         )
 
     def _routes(self) -> dict[tuple[str, str], Serve]:
@@ -269,7 +285,7 @@ class Running:
             key_is_here=self.key.here,
             port_is_open=self._port_is_open,
             key_missing=lambda: self.key.missing,
-            gauges=InstanceGauges([Path("/"), settings.workspace]),
+            gauges=self._gauges,
             model_size=size * 1e9 if size else None,
         )
 

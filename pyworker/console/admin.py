@@ -3,19 +3,20 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from pyworker.console.scrape import Exposition
 from pyworker.core.errors import NoSuchRoute, Refusal, WrongMethod
 
 log = logging.getLogger(__name__)
 
 
 class Admin:
-    """``/pyworker/status`` the whole picture, ``/pyworker/events`` what happens, as it happens; ``/readyz`` 200 or 503, ``/healthz`` 200 while the process lives.
+    """What is asked of a worker: status, events and metrics, ``/readyz`` 200 or 503, ``/healthz`` 200 while it lives.
 
     ``POST /pyworker/update`` leaves ``update_file`` for the start script.
     """
@@ -25,10 +26,12 @@ class Admin:
         status: Callable[[], dict[str, Any]],
         *,
         events: Callable[[], AsyncIterator[bytes]],
+        metrics: Callable[[str], Awaitable[Exposition]],
         update_file: Path,
     ) -> None:
         self._status = status
         self._events = events
+        self._metrics = metrics
         self._update_file = update_file
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -39,11 +42,15 @@ class Admin:
         if request.path == "/pyworker/events":
             _require(request, "GET")
             return await self._stream(request)
+        if request.path in {"/metrics", "/pyworker/metrics"}:
+            _require(request, "GET", "HEAD")
+            text, content_type = await self._metrics(request.headers.get("Accept", ""))
+            return web.Response(body=text, headers={"Content-Type": content_type})
         if request.path in {"/", "/pyworker/status", "/healthz", "/readyz"}:
             _require(request, "GET", "HEAD")
             return self._page(request.path)
         raise NoSuchRoute(
-            "no such page; there are /pyworker/status, /pyworker/events, /readyz, /healthz and POST /pyworker/update"
+            "no such page; there are /pyworker/status, /pyworker/events, /metrics, /readyz, /healthz and POST /pyworker/update"
         )
 
     def _page(self, path: str) -> web.Response:

@@ -1,14 +1,16 @@
 """The state of a worker in one JSON object: what `pyworker status` prints and the admin port serves."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pyworker.core.ledger import Ledger, Outcome
+from pyworker.core.ledger import Ledger
 from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.outcome import Outcome
 from pyworker.core.progress import Picture
 from pyworker.core.redact import excerpt
+from pyworker.core.sessions import Sessions
 from pyworker.core.signature import Verifier
 from pyworker.core.verdict import Verdict
 from pyworker.engine.reporter import Delivery, Reporter
@@ -17,6 +19,7 @@ from pyworker.loop_watch import LoopWatch
 from pyworker.model.load_watch import LoadWatch
 from pyworker.model.loading import Loading
 from pyworker.model.perf import Perf
+from pyworker.model.pool import ModelServer
 from pyworker.model.service_watch import ServiceWatch
 from pyworker.server.places import Places
 from pyworker.server.tls import Certificate
@@ -38,6 +41,10 @@ class Parts:
     verifier: Verifier
     certificate: Certificate | None
     model_url: str
+    model: ModelServer | None
+    sessions: Sessions
+    clients: Callable[[], int]
+    """Open connections of clients."""
 
 
 def status(parts: Parts) -> dict[str, Any]:

@@ -19,8 +19,10 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
+
+from pyworker.core.outcome import Outcome
+from pyworker.core.traffic import Traffic
 
 MAX_ENDED: Final = 100_000
 """Ends kept while the engine cannot be reached (some 20 MB); past it the oldest go and are counted in ``lost_ends``."""
@@ -28,17 +30,6 @@ MAX_ENDED: Final = 100_000
 
 MAX_LOAD: Final = 1e9
 """Load of one request at most: sums of loads stay far from where floats get coarse, or infinite."""
-
-
-class Outcome(Enum):
-    """How a request ended, in the wire's words."""
-
-    SERVED = "Success"
-    FAILED = "Error"
-    CANCELLED = "Cancelled"
-    REJECTED = "Rejected"
-
-    __hash__ = object.__hash__  # Enum's own runs in Python, and every request is looked up by its outcome
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +41,8 @@ class Entry:
     entered_at: float
     route: str = ""
     started_at: float | None = None
+    answered_at: float | None = None
+    """When the first byte of its answer's body went to the client, where someone has noted it."""
     ended_at: float | None = None
     outcome: Outcome | None = None
     session: "SessionEntry | None" = None
@@ -143,6 +136,7 @@ class Ledger:
         """Why nothing of this outlives the process; empty where a journal does, or none was asked for."""
         self.changes = 0
         """Grows with every change: whoever remembers it can tell whether a report would say something new."""
+        self.traffic = Traffic()
         self._sessions = self._beyond = self._inside = self._rests = 0.0  # as in `Totals`
         # What is true now.
         self._in_flight: dict[Entry, None] = {}
@@ -218,6 +212,15 @@ class Ledger:
             self._load_in_flight = self._load_inside = 0.0
         entry.outcome = outcome
         entry.ended_at = now
+        self.traffic.ended(
+            entry.route,
+            outcome,
+            entry.load,
+            entered=entry.entered_at,
+            started=entry.started_at,
+            answered=entry.answered_at,
+            ended=now,
+        )
         if entry.session is not None:
             self._settle_inside(entry.session, entry.load, outcome)
             return
@@ -262,9 +265,11 @@ class Ledger:
     def reject(self, request_idx: int | None, load: float, now: float, *, route: str = "") -> None:
         """Count a signed request that was turned away; without a usable index only its load can be told."""
         self.rejected.add(load)
+        self.traffic.rejected(route, load)
         self.changes += 1
         if request_idx is not None:
-            self._remember(Entry(request_idx, load, now, route, None, now, Outcome.REJECTED))
+            entry = Entry(request_idx, load, now, route, ended_at=now, outcome=Outcome.REJECTED)
+            self._remember(entry)
 
     def _remember(self, entry: Entry) -> None:
         self.changes += 1

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pyworker.core.ledger import Entry, Ledger, Outcome, Report, SessionEntry
+from pyworker.core.ledger import Entry, Ledger, Report, SessionEntry
+from pyworker.core.outcome import Outcome
 from pyworker.core.redact import excerpt
 
 log = logging.getLogger(__name__)

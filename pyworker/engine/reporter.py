@@ -19,8 +19,9 @@ from typing import Final, TypeVar
 import msgspec
 import psutil
 
-from pyworker.core.ledger import Entry, Ledger, Outcome, Report
+from pyworker.core.ledger import Entry, Ledger, Report
 from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.outcome import Outcome
 from pyworker.core.reckoning import Figure, reckoning
 from pyworker.core.wire import DELETE_PATH, STATUS_PATH, DeleteRequests, EndedRequest, WorkerStatus, encode
 from pyworker.engine.client import EngineClient, EngineError, pause

@@ -4,12 +4,24 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU now. Memory in bytes; ``utilization`` is the share of the last second or so in which it was busy."""
+
+    index: int
+    name: str
+    memory: float
+    memory_used: float
+    utilization: float
 
 
 class Gauges(Protocol):
@@ -25,6 +37,10 @@ class Gauges(Protocol):
 
     def device(self) -> str:
         """What the model runs on, in words that are the same for the same hardware."""
+        ...
+
+    def gpus(self) -> list[Gpu]:
+        """Each GPU; empty where there is none, or none that can be read."""
         ...
 
 
@@ -64,6 +80,16 @@ class InstanceGauges:
                 log.debug("GPU names cannot be read: %s", error)
         return f"{os.cpu_count()} {platform.machine()} CPUs"
 
+    def gpus(self) -> list[Gpu]:
+        nvml = self._gpus()
+        if nvml is None:
+            return []
+        try:
+            return [_gpu(nvml, index, one) for index, one in enumerate(_handles(nvml))]
+        except nvml.NVMLError as error:
+            log.debug("GPUs cannot be read: %s", error)
+            return []
+
     def _gpus(self) -> Any:
         """NVML, where it is installed and there is a device; looked for once."""
         if not self._tried:
@@ -76,6 +102,12 @@ class InstanceGauges:
             except Exception as error:  # noqa: BLE001 - absent package, absent driver, or one of its own errors
                 log.debug("no GPU that NVML knows: %s", error)
         return self._nvml
+
+
+def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    return Gpu(index, str(nvml.nvmlDeviceGetName(handle)), float(memory.total), float(memory.used), busy)
 
 
 def _handles(nvml: Any) -> list[Any]:

@@ -113,6 +113,16 @@ class LogTail:
             del lines[0]  # what is left of it may begin within a secret
         return list(deque((line.rstrip() for line in lines), maxlen=LAST_LINES))
 
+    @property
+    def unread(self) -> int:
+        """Bytes of the open file that have not been read; 0 where there is none."""
+        if self._open is None:
+            return 0
+        try:
+            return max(0, os.fstat(self._open.descriptor).st_size - self._open.at)
+        except OSError:  # closed a moment ago, by the thread that follows a rotation
+            return 0
+
     async def run(self) -> None:
         """Follow until cancelled."""
         try:

@@ -52,6 +52,10 @@ class ModelServer:
         """A piece of a body has arrived on a connection that is none of these."""
         self._last_byte_at = asyncio.get_running_loop().time()
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
     def _remember_life(self, connection: Connection) -> None:
         """Before a connection forgets: with the next request, or because it is gone."""
         flowed = connection.flowed_at

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from pyworker.core.drift import Drift, Gap
-from pyworker.core.ledger import Ledger, Outcome, SessionEntry
+from pyworker.core.ledger import Ledger, SessionEntry
 from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.outcome import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -195,6 +195,10 @@ class Listener:
             client_max_size=self._max_body_size,
         )
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._server.connections)
+
     async def open(self, host: str | None, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Listen; under TLS on all addresses. Raises `PortTaken`, which says who listens there already."""
         await self._runner.setup()

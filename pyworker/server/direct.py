@@ -13,8 +13,8 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from pyworker.core.errors import QueueFull, Refusal
 from pyworker.core.heads import Header
 from pyworker.core.known_heads import KnownHeads
-from pyworker.core.ledger import Outcome
 from pyworker.core.lifecycle import Lifecycle, State
+from pyworker.core.outcome import Outcome
 from pyworker.core.wire import GRANT_HEADER, GoodEnvelope, good_envelope
 from pyworker.handler import Handler
 from pyworker.model.connection import Asked
@@ -138,6 +138,7 @@ class Direct:
 
     def _ended(self, exchange: Relay) -> None:
         client, place = self._served.pop(exchange)
+        place.entry.answered_at = exchange.first_byte_at
         if exchange.client_left:
             self._places.give_back(place, self._places.outcome_of_leaving)
         elif exchange.refusal is not None:

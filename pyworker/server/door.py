@@ -22,8 +22,9 @@ from pyworker.core.errors import (
     Refusal,
     UnsupportedBody,
 )
-from pyworker.core.ledger import Ledger, Outcome
+from pyworker.core.ledger import Ledger
 from pyworker.core.lifecycle import Lifecycle, State
+from pyworker.core.outcome import Outcome
 from pyworker.core.sessions import Session, Sessions
 from pyworker.core.signature import Verifier
 from pyworker.core.wire import GRANT_HEADER, SESSION_HEADER, Envelope, parse_envelope, parse_grant_header

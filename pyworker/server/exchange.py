@@ -84,10 +84,19 @@ class Exchange(Relay):
 class Sent(web.StreamResponse):
     """An answer that is on the wire already: aiohttp has only to go on with the next request, or close."""
 
-    def __init__(self, status: int, *, keep_alive: bool, error_inside: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        *,
+        keep_alive: bool,
+        error_inside: str = "",
+        first_byte_at: float | None = None,
+    ) -> None:
         super().__init__(status=status)
         self.error_inside = error_inside
         self._stays = keep_alive
+        self.first_byte_at = first_byte_at
+        """As `Relay` has it."""
 
     @property
     def keep_alive(self) -> bool:
@@ -140,7 +149,12 @@ async def relayed(request: web.BaseRequest, model: ModelServer, asked: Asked) ->
         raise exchange.broken
     if client.writing_paused:  # a client that asks on and on without reading
         await request.writer.drain()
-    return Sent(exchange.status, keep_alive=exchange.keep_alive, error_inside=exchange.error_inside)
+    return Sent(
+        exchange.status,
+        keep_alive=exchange.keep_alive,
+        error_inside=exchange.error_inside,
+        first_byte_at=exchange.first_byte_at,
+    )
 
 
 def _set(done: "asyncio.Future[None]", _: Relay) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from pyworker.core.admission import Lane, Ticket
 from pyworker.core.errors import AnswerBroken, QueueFull
-from pyworker.core.ledger import Entry, Ledger, Outcome
+from pyworker.core.ledger import Entry, Ledger
 from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.outcome import Outcome
 from pyworker.core.sessions import Session
 from pyworker.handler import Handler
 

@@ -23,8 +23,8 @@ from pyworker.core.errors import (
     TooSlow,
 )
 from pyworker.core.heads import Header
-from pyworker.core.ledger import Outcome
 from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.outcome import Outcome
 from pyworker.core.sessions import Session
 from pyworker.fence import left_behind
 from pyworker.handler import JSON_TYPE, Handler
@@ -173,6 +173,7 @@ class Proxy:
         )
         sent = await relayed(request, self._model, asked)
         place.entry.outcome = outcome_of(sent.status, handler, sent.error_inside)
+        place.entry.answered_at = sent.first_byte_at
         return sent
 
     async def _asked(self, request: web.Request, job: Job) -> tuple[list[Header], bytes | Upload]:

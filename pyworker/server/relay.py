@@ -5,6 +5,7 @@ come, each piece written to the client's transport by the model server's connect
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
@@ -35,8 +36,9 @@ class Relay:
     """
 
     __slots__ = (
-        "_before_last", "_head_bytes", "_held", "_http11", "_last", "_last_chunk", "_loop", "_on_end", "_on_switch", "_reading", "_transport",
-        "broken", "client_left", "connection", "keep_alive", "over", "refusal", "status", "switched",
+        "_before_last", "_head_bytes", "_held", "_http11", "_last", "_last_chunk", "_loop", "_on_end", "_on_switch",
+        "_reading", "_transport",
+        "broken", "client_left", "connection", "first_byte_at", "keep_alive", "over", "refusal", "status", "switched",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +61,8 @@ class Relay:
         self.connection: Connection | None = None
         """The model server's, while its answer is awaited or under way."""
         self.status = 0
+        self.first_byte_at: float | None = None
+        """Monotonic second in which the first byte of the body went to the client."""
         self.switched = False
         """The two sides speak another protocol now (WebSocket)."""
         self.over = False
@@ -95,6 +99,8 @@ class Relay:
             self._held.append(data)
             return
         self._before_last, self._last = self._last, data
+        if self.first_byte_at is None and data:
+            self.first_byte_at = time.monotonic()
         if self._head_bytes:  # the head travels with the first piece, in one packet
             data, self._head_bytes = self._head_bytes + data, b""
         self._transport.write(data)
@@ -114,6 +120,7 @@ class Relay:
     def _complete(self) -> None:
         if self._held is not None:
             self._transport.write(self._head_bytes + b"".join(self._held))
+            self.first_byte_at = time.monotonic()
         elif self._last_chunk:  # the head is still here where no chunk came before it
             self._transport.write(self._head_bytes + b"0\r\n\r\n")
 

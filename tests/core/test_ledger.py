@@ -6,7 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from pyworker.core.ledger import Entry, Ledger, Outcome, Report, SessionEntry
+from pyworker.core.ledger import Entry, Ledger, Report, SessionEntry
+from pyworker.core.outcome import Outcome
 from tests.core.test_reckoning import figures
 
 LOADS = st.integers(min_value=0, max_value=2**20).map(lambda n: n / 8)  # exact in binary, so sums are exact

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pyworker.core.ledger import Entry, Ledger, Outcome, Report
+from pyworker.core.ledger import Entry, Ledger, Report
+from pyworker.core.outcome import Outcome
 from pyworker.core.reckoning import HIDDEN, MOST_INDEXES, Figure, Term, reckoning
 from pyworker.core.wire import WorkerStatus
 

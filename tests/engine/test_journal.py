@@ -12,7 +12,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from pyworker.core.ledger import Entry, Outcome, SessionEntry
+from pyworker.core.ledger import Entry, SessionEntry
+from pyworker.core.outcome import Outcome
 from pyworker.engine import journal
 from pyworker.engine.journal import Journal, JournaledLedger, JournalError, LoudLedger, ledger_at, slots_in
 

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyworker.core.ledger import Ledger, Outcome
+from pyworker.core.ledger import Ledger
 from pyworker.core.lifecycle import Event, Lifecycle
+from pyworker.core.outcome import Outcome
 from pyworker.engine.client import EngineClient, EngineError, pause
 from pyworker.engine.reporter import HomeLoop, Identity, Reporter
 from tests.engine.scripted_engine import engine_up

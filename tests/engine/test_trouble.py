@@ -13,8 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pyworker.core.ledger import Ledger, Outcome
+from pyworker.core.ledger import Ledger
 from pyworker.core.lifecycle import Lifecycle
+from pyworker.core.outcome import Outcome
 from pyworker.engine.client import EngineClient, EngineError, trusted
 from pyworker.engine.reporter import HomeLoop, Identity, Reporter
 from pyworker.engine.trouble import words

@@ -12,7 +12,7 @@ import pytest
 
 from pyworker.core.lifecycle import Event, Lifecycle
 from pyworker.core.log_lines import LineScanner
-from pyworker.model.gauges import InstanceGauges
+from pyworker.model.gauges import Gpu, InstanceGauges
 from pyworker.model.load_watch import LoadWatch
 from pyworker.model.log_tail import LogTail
 from tests.system import eventually
@@ -29,6 +29,9 @@ class Gauges:
 
     def gpu_memory(self) -> float | None:
         return self.gpu
+
+    def gpus(self) -> list[Gpu]:
+        return []
 
     def device(self) -> str:
         return "a GPU"
