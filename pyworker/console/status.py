@@ -109,7 +109,7 @@ def warnings(parts: Parts) -> list[str]:
         )
     if parts.certificate is not None and (told := parts.certificate.warning()):
         found.append(told)
-    return found + _of_the_books(parts.ledger)
+    return found + _of_the_books(parts.ledger) + parts.loading.warnings()
 
 
 def _of_the_books(ledger: Ledger) -> list[str]:

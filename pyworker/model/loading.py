@@ -94,6 +94,7 @@ class Loading:
             load_timeout=settings.load_timeout,
             stall_timeout=settings.load_stall_timeout,
         )
+        self._serve_watch = self._serve_watch_of(model)
         self.service = ServiceWatch(lifecycle, ledger, concurrency=self._measured_with)
 
     def _perf(self, measure: Measure | None) -> Perf:
@@ -122,15 +123,33 @@ class Loading:
         ]
         if self.tail is not None:
             parts.append(self.tail.run())
-        if self.proof is not None and self._model is not None:
-            watch = ServeWatch(
-                working=self._working,
-                last_byte_at=self._last_byte_at,
-                proof=self.proof,
-                allowance=min(self._allowances.values(), default=self._settings.serve_stall_timeout),
-            )
-            parts.append(watch.run(self.startup))
+        if self._serve_watch is not None:
+            parts.append(self._serve_watch.run(self.startup))
         return parts
+
+    def _serve_watch_of(self, model: ModelServer | None) -> ServeWatch | None:
+        if model is None:
+            return None
+        return ServeWatch(
+            working=self._working,
+            last_byte_at=self._last_byte_at,
+            proof=self.proof,
+            allowance=min(self._allowances.values(), default=self._settings.serve_stall_timeout),
+        )
+
+    def warnings(self) -> list[str]:
+        """What cannot be found out about the model server."""
+        if self._serve_watch is None or self.proof is not None:
+            return []
+        told = (
+            "no handler carries a benchmark, so no request of ours proves that the model server works, neither before it is "
+            "ready nor when it falls silent; give one a benchmark_config (BENCHMARK_PERF still pins perf)"
+        )
+        silence = self._serve_watch.suspected
+        if silence is None:
+            return [told]
+        seen = f"no byte from the model server for {silence.seconds:.0f} s with {silence.requests} requests in flight"
+        return [f"{seen}: it may be frozen", told]
 
     # What the parts ask for...
 

@@ -24,14 +24,17 @@ LONGEST: Final = 60.0
 
 
 class ServeWatch:
-    """Watches requests in flight (``working``) and the newest byte of any answer (``last_byte_at``)."""
+    """Watches requests in flight (``working``) and the newest byte of any answer (``last_byte_at``).
+
+    Without a ``proof`` (no handler carries a benchmark) it can only suspect.
+    """
 
     def __init__(
         self,
         *,
         working: Callable[[], Sequence[Working]],
         last_byte_at: Callable[[], float | None],
-        proof: Proof,
+        proof: Proof | None,
         allowance: float,
     ) -> None:
         self._working = working
@@ -39,21 +42,35 @@ class ServeWatch:
         self._proof = proof
         self._allowance = allowance
         self._proved_at = float("-inf")
+        self.suspected: Silence | None = None
+        """A silence that is too long, and that nothing can prove to be more than that."""
 
     async def run(self, told: Told) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(min(self._allowance / LOOKS, SLOWEST))
             silence = self._silence() if told.ready else None
-            if silence is not None:
-                await self._prove(silence, told)
+            if silence is not None and self._proof is not None:
+                await self._prove(silence, self._proof, told)
+            else:
+                self._suspect(silence)
 
     def _silence(self) -> Silence | None:
         heard = self._last_byte_at()
         since = max(self._proved_at, heard if heard is not None else self._proved_at)
         return stalled(self._working(), last_byte_at=since, now=time.monotonic())
 
-    async def _prove(self, silence: Silence, told: Told) -> None:
+    def _suspect(self, silence: Silence | None) -> None:
+        if silence is not None and self.suspected is None:
+            log.warning(
+                "no byte from the model server for %.0f s with %d requests in flight: it may be frozen, but no handler "
+                "carries a benchmark to prove it with",
+                silence.seconds,
+                silence.requests,
+            )
+        self.suspected = silence
+
+    async def _prove(self, silence: Silence, proof: Proof, told: Told) -> None:
         """Send the proving request. A byte for anyone meanwhile is as good as its success."""
         log.warning(
             "no byte from the model server for %.0f s with %d requests in flight: proving it",
@@ -63,7 +80,7 @@ class ServeWatch:
         began = time.monotonic()
         limit = min(LONGEST, max(self._allowance, 1.0))
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(self._proof.once(limit))
+            asking = group.create_task(proof.once(limit))
             while not asking.done() and not self._heard_since(began):
                 await asyncio.wait([asking], timeout=limit / LOOKS)
             asking.cancel()

@@ -100,6 +100,42 @@ async def test_bytes_on_any_request_are_life(start: Start, model: Model, hook: A
     assert (await system.status())["state"] == "ready"
 
 
+async def test_without_a_benchmark_a_silence_is_suspected_and_said(
+    start: Start, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = asyncio.Event()
+
+    async def respond(_: web.Request) -> web.StreamResponse:
+        await release.wait()
+        return web.Response(text="ok")
+
+    model.respond = respond
+    system = await start(config_for(model, handler(benchmark_config=None)), SERVE_STALL_TIMEOUT="0.2")
+    [told] = (await system.status())["warnings"]
+
+    assert told.startswith("no handler carries a benchmark, so no request of ours proves")
+
+    async with asyncio.TaskGroup() as group:
+        slow = group.create_task(system.client.status())
+        async with asyncio.timeout(5):
+            while len(found := (await system.status())["warnings"]) == 1:
+                await asyncio.sleep(0.02)
+        release.set()
+
+        assert await slow == 200
+    assert found[0].startswith("no byte from the model server for ")
+    assert found[0].endswith("with 1 requests in flight: it may be frozen")
+    assert (await system.status())["state"] == "ready"
+    assert caplog.text.count("it may be frozen, but no handler carries a benchmark to prove it with") == 1
+    async with asyncio.timeout(5):
+        while (await system.status())["warnings"] != [told]:
+            await asyncio.sleep(0.02)
+
+
+async def test_with_a_benchmark_there_is_nothing_to_warn_of(start: Start) -> None:
+    assert (await (await start()).status())["warnings"] == []
+
+
 async def test_a_handler_with_silent_jobs_has_its_own_allowance(start: Start, model: Model) -> None:
     async def respond(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.6)
