@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pyworker.exit import told_by_signals
+from pyworker.instance.old_log import put_aside, this_boot
 from pyworker.instance.process import Part
 from pyworker.logs import set_up_logging
 from pyworker.settings import Settings, SettingsError, setting
@@ -36,6 +37,9 @@ async def run() -> int:
     settings = Settings.from_env()
     set_up_logging(settings.log_level, settings.log_format)
     parts = _parts(settings)
+    if len(parts) == 1 and settings.model_log:  # the image's own supervisor writes it
+        model_log, folder = Path(settings.model_log), settings.workspace
+        await asyncio.to_thread(lambda: put_aside(model_log, folder, this_boot()))
     stop, cut = asyncio.Event(), asyncio.Event()
     with told_by_signals(stop, cut):
         async with asyncio.TaskGroup() as group:
