@@ -88,6 +88,13 @@ async def test_no_line_can_be_forged_and_no_query_is_in_it(
     caplog.text.encode()  # a lone surrogate would break the log's own file
 
 
+async def test_a_reason_stays_in_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    RefusalLog().answer(Refusal("a\nrefused: status=200 \ud800"), None)
+
+    assert "\nrefused: status=200" not in caplog.messages[0]
+    assert caplog.messages[0].isascii()
+
+
 async def test_a_flood_is_a_few_lines_and_a_sum(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,16 @@ async def test_tls_1_2_and_newer(start: Start, cert: Path, key: Path, option: st
     assert not taken or b"Verify return code: 0 (ok)" in told
 
 
+async def test_no_older_one_is_even_offered(cert: Path, key: Path) -> None:
+    """Whatever this machine's OpenSSL would take."""
+    make_certificate(cert, key)
+    certificate = Certificate(cert, key)
+    assert await certificate.look()
+
+    contexts = (certificate.context(), read_pair(cert, key).context)
+    assert {ssl.TLSVersion.TLSv1_2} == {context.minimum_version for context in contexts}
+
+
 async def test_http_1_1_is_agreed_on_with_or_without_a_name(start: Start, cert: Path, key: Path) -> None:
     make_certificate(cert, key)
     system = await start(**secured(cert, key))
