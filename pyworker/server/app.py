@@ -76,7 +76,9 @@ class App:
         if message.version not in VERSIONS:
             return False
         handler = self._routes.exact(message.path.partition("?")[0])
-        return handler is not None and self._proxy.direct.take(client, message, raw, body, handler)
+        if handler is None or "POST" not in handler.methods:
+            return False
+        return self._proxy.direct.take(client, message, raw, body, handler)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Whatever happens there is an answer: the model server's, the author's, a refusal, or a cut connection."""

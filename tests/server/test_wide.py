@@ -642,3 +642,12 @@ async def test_a_client_that_reads_nothing_makes_the_model_server_wait(start: St
     raw_socket.close()
     ends = await system.until_settled(2)
     assert ends[1]["status"] == "Success"
+
+
+async def test_a_usual_request_to_a_handler_without_post_is_a_405(start: Start, model: Model) -> None:
+    system = await start(
+        config_for(model, handler(), handler(route="/put", benchmark_config=None, methods=["PUT"]))
+    )
+
+    assert await system.client.status() == 200
+    assert [await system.client.status("/put") for _ in range(2)] == [405, 405]
