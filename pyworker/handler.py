@@ -112,16 +112,16 @@ class Handler:
         auto = config.concurrency == "auto"
         wanted = config.concurrency if isinstance(config.concurrency, int) else None
         self.benchmark = Benchmark(config.runs, wanted or DEFAULT_CONCURRENCY, config.do_warmup, auto=auto)
-        if config.dataset:
+        if hasattr(self._payload_class, "for_test"):
+            self._sampler = self._payload_class.for_test
+            self.sample_source = f"{self._payload_class.__module__}.{self._payload_class.__qualname__}"
+        elif config.dataset:
             self.draw_from(config.dataset)
         elif config.generator is not None:
             self._sampler = config.generator
             self.sample_source = getattr(
                 config.generator, "__qualname__", type(config.generator).__qualname__
             )
-        elif self._payload_class is not None:
-            self._sampler = self._payload_class.for_test
-            self.sample_source = f"{self._payload_class.__module__}.{self._payload_class.__qualname__}"
 
     def draw_from(self, dataset: list[dict[str, Any]]) -> None:
         """Take the benchmark's payloads from ``dataset``, at random."""

@@ -248,6 +248,7 @@ class Settings:
     model_name: str
     workspace: Path
     benchmark_perf: float | None
+    perf_pinned_by: str = "BENCHMARK_PERF"
     benchmark_statistic: Statistic
     benchmark_budget: float
     load_timeout: float

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -76,8 +76,16 @@ class Worker:
     collected: ClassVar[list[WorkerConfig] | None] = None
     """Where `run` leaves its configuration instead of serving, while someone only wants to know it; None otherwise."""
 
-    def __init__(self, config: WorkerConfig, *, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        settings: Settings | None = None,
+        plain_routes: Mapping[tuple[str, str], Serve] | None = None,
+    ) -> None:
+        """``plain_routes``, by (method, path), are served beside the handlers', unsigned and uncounted."""
         self.config = config
+        self.plain_routes = plain_routes or {}
         self.settings = settings or Settings.from_env()
         self.handlers = handlers_of(config, perf_is_known=self.settings.benchmark_perf is not None)
 
@@ -124,6 +132,7 @@ class Worker:
                 ledger=ledger,
                 unix_offset=unix_offset,
                 leaving=leaving,
+                plain_routes=self.plain_routes,
             )
             try:
                 await running.run(stop, cut)
@@ -145,12 +154,14 @@ class Running:
         ledger: Ledger,
         unix_offset: float,
         leaving: Exit | None,
+        plain_routes: Mapping[tuple[str, str], Serve],
     ) -> None:
         now = time.monotonic()
         self._leaving = leaving
         self._settings = settings
         self._left = False
         self._port_is_open = asyncio.Event()
+        self._plain_routes = plain_routes
         self.lifecycle = Lifecycle(now)
         self.ledger = ledger
         self.verifier = Verifier(own_url=settings.public_url, allowed_urls=settings.allowed_urls)
@@ -254,6 +265,7 @@ class Running:
 
     def _routes(self) -> dict[tuple[str, str], Serve]:
         return {
+            **self._plain_routes,
             ("POST", "/session/create"): self.sessions.create,
             ("POST", "/session/get"): self.sessions.get,
             ("POST", "/session/health"): self.sessions.health,

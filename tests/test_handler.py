@@ -116,6 +116,16 @@ def test_what_ends_a_process_costs_one_request(error: BaseException) -> None:
     assert handler(workload_calculator=fails).prepare(b"{}").load == 100.0
 
 
+def test_a_payload_class_makes_the_benchmark_s_payloads_whatever_the_dataset() -> None:
+    made = type(
+        "Made", (), {"count_workload": lambda _: 3.0, "generate_payload_json": lambda _: {"made": True}}
+    )
+    kind = type("P", (), {"for_test": classmethod(lambda _: made())})
+    one = handler(payload_class=kind, benchmark_config=BenchmarkConfig(dataset=[{"raw": True}]))
+
+    assert (one.sample().load, one.sample().body) == (3.0, b'{"made":true}')
+
+
 def test_a_calculator_can_refuse_too() -> None:
     def load(_: dict[str, Any]) -> float:
         raise JsonDataException("too long")

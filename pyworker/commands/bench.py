@@ -6,6 +6,7 @@ from typing import Any
 from pyworker import bench
 from pyworker.commands.files import UserError, names_of
 from pyworker.config import WorkerConfig
+from pyworker.official.finder import served
 from pyworker.worker import Worker
 
 
@@ -17,16 +18,21 @@ def add(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> int:
     """Measure what the user names, which is not served meanwhile."""
+    try:
+        with served():
+            return bench.bench(_config(options.what), options)
+    except bench.BenchError as error:
+        raise UserError(str(error)) from error
+
+
+def _config(what: str) -> WorkerConfig:
     Worker.collected = []
     try:
-        names = names_of(options.what)
+        names = names_of(what)
         found = [*Worker.collected, names.get("config"), getattr(names.get("worker"), "config", None)]
     finally:
         Worker.collected = None
     config = next((one for one in found if isinstance(one, WorkerConfig)), None)
     if config is None:
-        raise UserError(f"{options.what} starts no worker and defines no `config = WorkerConfig(...)`")
-    try:
-        return bench.bench(config, options)
-    except bench.BenchError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{what} starts no worker and defines no `config = WorkerConfig(...)`")
+    return config

@@ -15,6 +15,7 @@ from pyworker.config import ConfigError, WorkerConfig
 from pyworker.core.redact import excerpt
 from pyworker.engine.beacon import MAX_REASON, beacon, known
 from pyworker.logs import set_up_logging
+from pyworker.official.finder import served
 from pyworker.server.ports import PortTaken
 from pyworker.settings import DEFAULT_ENGINE, SettingsError, setting
 from pyworker.worker import Worker
@@ -32,7 +33,8 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Run what the user names. On an instance a worker that cannot start stays to tell the engine why."""
     try:
-        return _run_worker(options.what)
+        with served():
+            return _run_worker(options.what)
     except (Exception, SystemExit) as error:
         left = isinstance(error, SystemExit) and not error.code
         if left or options.parent or Worker.listened or not setting("CONTAINER_ID", ""):

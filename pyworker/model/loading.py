@@ -80,7 +80,7 @@ class Loading:
             proof=self.proof,
             perf=self.perf,
             health=self.health,
-            waits_for_hint=log_path is not None or context is not None,
+            waits_for_hint=(log_path is not None and bool(loaded_patterns)) or context is not None,
             context=context,
             key_is_here=key_is_here,
             port_is_open=port_is_open,
@@ -108,6 +108,7 @@ class Loading:
             )
         return Perf(
             pinned=self._settings.benchmark_perf,
+            pinned_by=self._settings.perf_pinned_by,
             runner=runner,
             statistic=self._settings.benchmark_statistic,
             cache=PerfCache(self._settings.workspace / PERF_FILE),

@@ -18,6 +18,7 @@ class Perf:
         self,
         *,
         pinned: float | None,
+        pinned_by: str,
         runner: BenchmarkRunner | None,
         statistic: Statistic,
         cache: PerfCache,
@@ -29,7 +30,7 @@ class Perf:
         self._cache = cache
         self._key = key
         self.result: Result | None = None
-        self.source = "pinned by BENCHMARK_PERF" if pinned is not None else ""
+        self.source = f"pinned by {pinned_by}" if pinned is not None else ""
         """Where the figure comes from, for a person; empty until there is one."""
 
     async def known(self, kind: str) -> float:
