@@ -1,22 +1,26 @@
 """What a file of the official package's style cannot have is found by reading it."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pyworker.official.check import problems
-from pyworker.official.finder import served
+from pyworker.official.finder import OfficialNames, served
 
 FILES = Path(__file__).parent / "files"
 
+served_meanwhile = pytest.mark.usefixtures("names_are_served")
 
-@pytest.fixture(autouse=True)
+
+@pytest.fixture
 def names_are_served() -> Iterator[None]:
     with served():
         yield
 
 
+@served_meanwhile
 @pytest.mark.parametrize(
     "name", ["at_import.py", "as_main.py", "remote.py", "older.py", "workers/pixels/worker.py"]
 )
@@ -24,6 +28,7 @@ def test_files_that_run_have_no_problem(name: str) -> None:
     assert problems(FILES / name, FILES) == []
 
 
+@served_meanwhile
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -64,6 +69,7 @@ def test_what_it_cannot_have_is_named_with_its_line(tmp_path: Path, text: str, w
     assert what in found
 
 
+@served_meanwhile
 @pytest.mark.parametrize(
     "text",
     [
@@ -84,6 +90,7 @@ def test_what_it_can_do_without_is_no_problem(tmp_path: Path, text: str) -> None
     assert problems(file, tmp_path) == []
 
 
+@served_meanwhile
 def test_the_files_it_imports_are_read_too_each_once(tmp_path: Path) -> None:
     package = tmp_path / "workers" / "one"
     package.mkdir(parents=True)
@@ -109,3 +116,6 @@ def test_nothing_of_it_stays(tmp_path: Path) -> None:
             _ = vastai.Deployment
         with pytest.raises(ImportError, match="are out of scope"):
             import vastai.serverless.remote
+
+    assert not any(name.partition(".")[0] == "vastai" for name in sys.modules)
+    assert not any(isinstance(one, OfficialNames) for one in sys.meta_path)
