@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import contextlib
 import logging
 import sys
 from typing import Any, Final, cast
@@ -40,9 +39,6 @@ from pyworker.server.headers import own_headers, own_query, passed_on, wants_swi
 from pyworker.server.places import Place, Places, outcome_of
 
 log = logging.getLogger(__name__)
-
-CUT_WAIT: Final = 2.0
-"""Seconds an author's code has to end when its request is cut."""
 
 _ASKS_FOR_SWITCH: Final = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
 
@@ -132,20 +128,11 @@ class Proxy:
         await self._end(self._inside.get(session, set()).copy())
 
     async def _end(self, tasks: set[asyncio.Task[Any]]) -> None:
-        """Cancel them, and settle those whose code does not end for that: nobody is held up by it."""
+        """Cancel them; returns when their requests are settled: the fence around an author's code sees to it that they are."""
         for task in tasks:
             task.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CUT_WAIT):
-                while not tasks.isdisjoint(self._working):
-                    await self.places.next_end()
-        for task in tasks.intersection(self._working):
-            place = self._working[task]
-            log.warning(
-                "the code of %s goes on though its request was cut: settled without it", place.handler.route
-            )
-            if not place.settled:
-                self.places.settle(place, self.places.outcome_of_leaving)
+        while not tasks.isdisjoint(self._working):
+            await self.places.next_end()
 
     # Forwarding...
 
