@@ -141,12 +141,9 @@ def _path() -> str:
 
 
 def _cpu_of(process: psutil.Process) -> float:
-    if sys.platform == "linux":
-        return time.clock_gettime(
-            (~process.pid << 3) | 2
-        )  # CPUCLOCK_SCHED of another process: clock_getcpuclockid(3)
-    times = process.cpu_times()
-    return times.user + times.system
+    return time.clock_gettime(
+        (~process.pid << 3) | 2
+    )  # CPUCLOCK_SCHED of another process: clock_getcpuclockid(3)
 
 
 def python(*words: str | Path, log: Path, env: Mapping[str, str] | None = None, pipes: bool = False) -> Child:

@@ -152,7 +152,7 @@ def start_official(place: Place, *, tls: bool) -> Peer:
     port, folder = free_port(), _folder(place, "official", tls=tls)
     (folder / ".has_benchmark").write_text("1000")
     file = Path(__file__).with_name("official_worker.py")
-    command = [OFFICIAL_PYTHON, file, str(place.model_port), place.model_log, *ROUTES]
+    command: list[str | Path] = [OFFICIAL_PYTHON, file, str(place.model_port), place.model_log, *ROUTES]
     child = Child(
         command, log=folder / "official.log", cwd=folder, env=_instance(place, port, number=8, tls=tls)
     )
