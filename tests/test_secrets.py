@@ -157,7 +157,8 @@ async def pages(port: int, session: aiohttp.ClientSession) -> dict[str, bytes]:
     found = {}
     for path in ("/", "/pyworker/status", "/pyworker/events", "/metrics", "/readyz", "/healthz"):
         async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
-            found[path] = await answer.read()
+            # events have no end: the first is the whole state
+            found[path] = await (answer.content.readany() if path == "/pyworker/events" else answer.read())
     return found
 
 
