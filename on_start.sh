@@ -36,7 +36,7 @@ packages_are_there() {
   (cd / && "$venv/bin/python" -P -c '
 import importlib.util, sys
 sys.exit(any(importlib.util.find_spec(name) is None for name in sys.argv[1:]))' pyworker aiohttp cryptography httptools \
-    msgspec psutil rich uvloop watchfiles "${extra_packages[@]}" 2>/dev/null)
+    msgspec prometheus_client psutil rich uvloop watchfiles "${extra_packages[@]}" 2>/dev/null)
 }
 
 environment_stands() {
