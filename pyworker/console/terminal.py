@@ -65,7 +65,7 @@ def rows(picture: dict[str, Any]) -> list[tuple[str, str]]:
         ("load time", f"{loadtime:.1f} s" if loadtime is not None else "not ready yet"),
         (
             "in flight",
-            f"{int(requests['in_flight']['count'])} requests, load {requests['in_flight']['load']:g}",
+            f"{int(requests['in_flight']['count'])} requests, load {requests['in_flight']['load']:.10g}",
         ),
         ("ended", counts),
         ("queue", f"{lanes['serial']['waiting']} waiting"),
@@ -119,7 +119,7 @@ def report(picture: dict[str, Any]) -> Table | None:
     for name, field in last["fields"].items():
         table.add_row(Text(name), Text(_value(field["value"])), Text(field["formula"] or field["means"]))
     waits = "  ".join(
-        f"{name} {pending[name]:g}" for name in ("new_load", "cur_perf", "rej_load", "ended_requests")
+        f"{name} {pending[name]:.10g}" for name in ("new_load", "cur_perf", "rej_load", "ended_requests")
     )
     table.add_row("", "", "")
     table.add_row("pending", "", Text(waits + _under_way(pending)))

@@ -52,11 +52,13 @@ class Figure:
     @property
     def formula(self) -> str:
         """The terms as a sum; if that is below 0 where the wire has no such thing, that, too."""
-        text = " ".join(f"{_sign(one.value)} {one.name} {abs(one.value):g}" for one in self.terms)
+        text = " ".join(f"{_sign(one.value)} {one.name} {abs(one.value):.10g}" for one in self.terms)
         text = text.removeprefix("+ ")
         total = sum(one.value for one in self.terms)
         below = self.terms and isinstance(self.value, float) and total < 0 == self.value
-        return f"{text} = {total:g}: told as 0, the rest is carried into the next report" if below else text
+        return (
+            f"{text} = {total:.10g}: told as 0, the rest is carried into the next report" if below else text
+        )
 
 
 def reckoning(report: Report, status: WorkerStatus, *, told_disk: float | None) -> dict[str, Figure]:

@@ -10,6 +10,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from pyworker.core.redact import excerpt
 from pyworker.core.signature import Verifier, read_public_key
 from pyworker.engine.client import EngineClient, EngineError, pause
 from pyworker.files import write_whole
@@ -101,7 +102,7 @@ class EngineKey:
     @property
     def _mark(self) -> str:
         """First line of the file: a key of another engine is none."""
-        return f"Public key of the engine at {' '.join(self._client.addresses)}\n"
+        return f"Public key of the engine at {' '.join(map(excerpt, self._client.addresses))}\n"
 
     def _keep(self, key: RSAPublicKey) -> None:
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

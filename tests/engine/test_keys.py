@@ -94,6 +94,21 @@ async def test_a_restart_without_the_engine_has_the_kept_key(tmp_path: Path) -> 
     assert stat.S_IMODE((tmp_path / KEY_FILE).stat().st_mode) == 0o644
 
 
+async def test_an_address_s_password_is_not_written_down(tmp_path: Path) -> None:
+    async with engine_up() as engine:
+        speaks(engine)
+        address = engine.url.replace("http://", "http://worker:hunter2@")
+        async with fetching(tmp_path, address):
+            await eventually((tmp_path / KEY_FILE).exists)
+        engine.drops = True
+        async with fetching(tmp_path, address) as (key, verifier):
+            await asyncio.wait_for(key.here.wait(), 5)
+
+            assert vouches(verifier)
+
+    assert "hunter2" not in (tmp_path / KEY_FILE).read_text()
+
+
 async def test_a_key_kept_of_another_engine_opens_nothing(tmp_path: Path) -> None:
     async with engine_up() as engine:
         speaks(engine)
