@@ -473,7 +473,7 @@ async def test_a_blocked_loop_still_beats(
 
     async def blocking(**_: Any) -> str:
         held.append(time.monotonic())
-        compute(2.0)
+        compute(4.0)
         held.append(time.monotonic())
         return "done"
 
