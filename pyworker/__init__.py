@@ -9,7 +9,8 @@ The map, top down; imports point down, and what stands on one line does not know
     bench                   measures a model server by hand
     instance  local_engine  `up`: processes side by side · a Serverless engine on one machine
     official                runs worker.py files written for the official package
-    worker                  builds every part once, runs them, drains on a signal
+    worker                  a worker as its author starts it, until a signal
+    running                 builds every part of it once, runs them, drains
     console                 what a person looks at: status as JSON, metrics, terminal view, admin port
     server                  what clients talk to: app (routes), tls, tls_port, guard, refusals, proxy (a request's life), relay (bytes),
                             sessions

@@ -20,8 +20,8 @@ from pyworker.handler import Benchmark, Handler, handlers_of
 from pyworker.model.benchmark import BenchmarkRunner, NoPerf
 from pyworker.model.measure import Measure
 from pyworker.model.proof import Proof
+from pyworker.model.whereabouts import model_server_of
 from pyworker.settings import Settings
-from pyworker.worker import model_server_of
 
 
 class BenchError(Exception):

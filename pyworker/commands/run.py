@@ -16,6 +16,7 @@ from pyworker.core.redact import excerpt
 from pyworker.engine.beacon import MAX_REASON, beacon, known
 from pyworker.logs import set_up_logging
 from pyworker.official.finder import served
+from pyworker.running import Running
 from pyworker.server.ports import PortTaken
 from pyworker.settings import DEFAULT_ENGINE, SettingsError, setting
 from pyworker.worker import Worker
@@ -37,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
             return _run_worker(options.what)
     except (Exception, SystemExit) as error:
         left = isinstance(error, SystemExit) and not error.code
-        if left or options.parent or Worker.listened or not setting("CONTAINER_ID", ""):
+        if left or options.parent or Running.listened or not setting("CONTAINER_ID", ""):
             raise
         return _stay_to_tell(error)
 
