@@ -162,6 +162,13 @@ def test_the_short_way_takes_just_what_the_long_way_finds_good(
     assert bytes(found.payload) == envelope.payload
 
 
+@pytest.mark.parametrize("field", ["reqnum", "request_idx"])
+@pytest.mark.parametrize("value", [-1, 2**63, 1.0, True, "1", None])
+def test_the_short_way_takes_no_index_that_is_none(field: str, value: Any) -> None:
+    assert good_envelope(body()) is not None
+    assert good_envelope(body(auth_data={**AUTH, field: value})) is None
+
+
 def test_deep_nesting_is_refused() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
 
