@@ -30,8 +30,11 @@ class Place:
     lane: Lane
     ticket: Ticket
     entry: Entry
-    settled: bool = False
-    """The books are closed on it, whatever its code still does."""
+
+    @property
+    def settled(self) -> bool:
+        """The books are closed on it, whatever its code still does."""
+        return self.entry.ended_at is not None
 
 
 class Places:
@@ -117,7 +120,6 @@ class Places:
 
     def settle(self, place: Place, outcome: Outcome) -> None:
         """For the engine the request has ended. Its turn is given back only when its code has."""
-        place.settled = True
         self._ledger.settle(place.entry, outcome, time.monotonic())
         self._ended.set()
 
